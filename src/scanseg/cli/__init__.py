@@ -1,0 +1,175 @@
+"""The program ``scanseg``: a table of commands, each a typed function in a module of its own.
+
+The function's signature is the command line and its docstring is the help text, so there is one
+place to change. Only the module of the command that runs is imported.
+
+Exit codes: 0 success, 1 a fault of ours, 2 a user's mistake (one line on stderr), 3 finished but
+some inputs failed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from scanseg import __version__
+from scanseg.contracts import InputError
+
+EXIT_OK, EXIT_FAULT, EXIT_MISTAKE, EXIT_SOME_FAILED = 0, 1, 2, 3
+
+Command = Callable[..., int]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module that has COMMAND, or COMMANDS with sub-commands; summary)
+    "segment": ("scanseg.cli.segment", "label photos with your words"),
+    "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
+}
+
+_COMMON = """\
+  --debug     show the traceback of an error
+  -h, --help  show this help"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and never raises for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        if debug:
+            raise
+        print(f"scanseg: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("scanseg: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our standard output went away (scanseg ... | head): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"scanseg: internal error: {type(error).__name__}: {error} "
+            "(please report it; --debug shows where)",
+            file=sys.stderr,
+        )
+        return EXIT_FAULT
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return EXIT_OK if arguments else EXIT_MISTAKE
+    if arguments[0] in ("--version", "-V"):
+        print(f"scanseg {__version__}")
+        return EXIT_OK
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise InputError(f"no command {name!r}{_nearest(name, COMMANDS)}; see scanseg --help")
+    module = import_module(COMMANDS[name][0])
+    if hasattr(module, "COMMAND"):
+        return run(module.COMMAND, f"scanseg {name}", rest)
+    nested: dict[str, Command] = module.COMMANDS
+    if not rest or rest[0] in ("-h", "--help"):
+        print(_nested_overview(name, nested))
+        return EXIT_OK if rest else EXIT_MISTAKE
+    if rest[0] not in nested:
+        raise InputError(
+            f"scanseg {name} has no {rest[0]!r}{_nearest(rest[0], nested)}; see scanseg {name} --help"
+        )
+    return run(nested[rest[0]], f"scanseg {name} {rest[0]}", rest[1:])
+
+
+def run(function: Command, program: str, arguments: Sequence[str]) -> int:
+    """Parse ``arguments`` by the signature of ``function`` and call it."""
+    from jsonargparse import ArgumentError
+
+    parser = parser_for(function, program)
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        reason = " ".join(str(error).split())
+        options = {o for a in parser._actions for o in a.option_strings}
+        wrong = next((a for a in arguments if a.startswith("--") and a.split("=")[0] not in options), "")
+        hint = _nearest(wrong.split("=")[0], options) if wrong else ""
+        raise InputError(f"{reason}{hint}; see {program} --help") from error
+    return function(**{k: v for k, v in vars(parsed).items() if k in inspect.signature(function).parameters})
+
+
+def parser_for(function: Command, program: str) -> Any:
+    """A parser whose options are the parameters of ``function``.
+
+    Keyword-only parameters become ``--options`` (booleans become switches), the others become
+    positional arguments, a ``list`` taking one or more.
+    """
+    import docstring_parser
+    from jsonargparse import ArgumentParser
+
+    text = docstring_parser.parse(inspect.getdoc(function) or "")
+    described = {p.arg_name: p.description or "" for p in text.params}
+    hints = get_type_hints(function)
+    parser = ArgumentParser(
+        prog=program,
+        description="\n\n".join(filter(None, (text.short_description, text.long_description))),
+        exit_on_error=False,
+        default_meta=False,
+    )
+    for parameter in inspect.signature(function).parameters.values():
+        name, kind, default = parameter.name, hints[parameter.name], parameter.default
+        help_text = " ".join(described.get(name, "").split()).replace("%", "%%")
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            many = str(kind).startswith("list[")
+            parser.add_argument(
+                name,
+                nargs=("*" if default is not inspect.Parameter.empty else "+") if many else None,
+                type=kind.__args__[0] if many else kind,
+                help=help_text,
+                metavar=name.upper().rstrip("S") if many else name.upper(),
+            )
+        elif kind is bool and default is False:
+            parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=help_text)
+        elif default is inspect.Parameter.empty:
+            parser.add_argument("--" + name.replace("_", "-"), type=kind, required=True, help=help_text)
+        else:
+            parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=help_text)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: scanseg COMMAND ...\n\n"
+        "Open-vocabulary segmentation: a photo and any words in, a labelled map out.\n\n"
+        f"commands (scanseg COMMAND --help tells more):\n{rows}\n\n"
+        f"options:\n  --version   show the version\n{_COMMON}\n\n"
+        'example:\n  scanseg segment photo.jpg "cat" "sofa" "window"'
+    )
+
+
+def _nested_overview(name: str, nested: dict[str, Command]) -> str:
+    width = max(map(len, nested))
+    rows = "\n".join(
+        f"  {key:<{width}}  {(inspect.getdoc(function) or '').splitlines()[0]}"
+        for key, function in nested.items()
+    )
+    return (
+        f"usage: scanseg {name} COMMAND ...\n\n{COMMANDS[name][1]}\n\n"
+        f"commands (scanseg {name} COMMAND --help tells more):\n{rows}\n\noptions:\n{_COMMON}"
+    )
+
+
+def _nearest(word: str, choices: Any) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,419 @@
+"""Values and protocols that cross rooms; nothing here computes a model.
+
+Letters used in every docstring and shape comment of the project:
+
+====  =====================================================================
+B     images in a batch
+Q     proposals (learnable queries) of an image
+R     valid regions of the whole batch (R <= B * Q)
+K     labels of a vocabulary
+T     terms: names, synonyms and background words together (T >= K)
+H W   height and width of the caller's photo, in pixels
+h w   height and width of the resized photo that the networks see
+N     patch tokens of a vision transformer (a g x g grid, N = g * g)
+L     layers (blocks) of CLIP's vision transformer
+D     joint image-text width
+V     vision width
+====  =====================================================================
+
+Importing this module imports neither torch nor any other room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+UNKNOWN = -1
+"""Value in ``Segmentation.labels`` of a pixel that none of the caller's words explains."""
+
+Semantics = Literal["released", "paper"]
+Branches = Literal["both", "embedding", "clip"]
+ShiftSource = Literal["cls", "none", "noise", "background", "learnable"]
+ShiftOrder = Literal["random", "first"]
+
+
+class InputError(ValueError):
+    """A user's mistake. The message is one line and says what to do; the CLI exits with 2."""
+
+
+class MissingExtra(InputError, ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(f'{needed_for} needs an optional part: pip install "scanseg[{extra}]"')
+
+
+# --------------------------------------------------------------------------------------
+# Settings
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Every choice of the method at inference; recorded in each output.
+
+    The defaults are those of the released SCAN for both sizes.
+
+    Args:
+        semantics: where paper and released code differ, which one to compute
+            (``docs/decisions/`` has a page for each difference).
+        mask_threshold: probability in [0, 1) above which a pixel belongs to a region.
+        ensemble_weight: exponent w of the region classifier, in [0, 1]:
+            ``p = p_in^(1-w) * p_clip^w``. It never selects a branch; ``branches`` does.
+        branches: which classifiers speak (table 8): the proposal ``"embedding"``, the region
+            ``"clip"`` (proposals without a valid region are then left out), or ``"both"``.
+        shift_ratio: share alpha in [0, 1] of the background tokens that contextual shift replaces;
+            ``None`` takes the default of the semantics (0.15 released, 0.30 paper, table 7).
+        shift_source: what replaces them (table 6); ``"none"`` switches contextual shift off.
+        shift_order: ``"random"`` draws the tokens with ``shift_seed``; ``"first"`` takes the first
+            ones in row-major order (parity with the reference numbers).
+        shift_seed: seed of the draw; the same seed gives the same tokens, whatever the batch.
+        shift_layers: CLIP blocks around which tokens are replaced (1-based); ``None`` takes the
+            preset's.
+        log_fusion: fuse in log space and weigh with the void probability (for very large
+            vocabularies).
+        unknown_below: pixels whose confidence is lower become unknown (-1); in [0, 1].
+        region_batch: regions that go through the region classifier at once; bounds memory,
+            does not change results.
+    """
+
+    semantics: Semantics = "released"
+    mask_threshold: float = 0.4
+    ensemble_weight: float = 0.7
+    branches: Branches = "both"
+    shift_ratio: float | None = None
+    shift_source: ShiftSource = "cls"
+    shift_order: ShiftOrder = "random"
+    shift_seed: int = 0
+    shift_layers: tuple[int, ...] | None = None
+    log_fusion: bool = False
+    unknown_below: float = 0.0
+    region_batch: int = 25
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                allowed = ", ".join(map(repr, get_args(choices)))
+                raise InputError(f"{name} must be one of {allowed}, not {value!r}")
+        if self.shift_ratio is None:
+            object.__setattr__(self, "shift_ratio", DEFAULT_SHIFT_RATIO[self.semantics])
+        for name in ("ensemble_weight", "shift_ratio", "unknown_below"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise InputError(f"{name} must lie in [0, 1], not {value!r}")
+        if not 0.0 <= self.mask_threshold < 1.0:
+            raise InputError(f"mask_threshold must lie in [0, 1), not {self.mask_threshold!r}")
+        if self.region_batch < 1:
+            raise InputError(f"region_batch must be at least 1, not {self.region_batch!r}")
+        if self.shift_layers is not None:
+            object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
+
+    def replace(self, **changes: Any) -> InferenceSettings:
+        """A copy with some fields changed (``settings.replace(shift_ratio=0.05)``)."""
+        unknown = set(changes) - {f.name for f in fields(self)}
+        if unknown:
+            raise InputError(f"no such inference setting: {', '.join(sorted(unknown))}")
+        if "semantics" in changes and "shift_ratio" not in changes:
+            if self.shift_ratio == DEFAULT_SHIFT_RATIO[self.semantics]:
+                changes["shift_ratio"] = None
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+_CHOICES: dict[str, Any] = {
+    "semantics": Semantics,
+    "branches": Branches,
+    "shift_source": ShiftSource,
+    "shift_order": ShiftOrder,
+}
+DEFAULT_SHIFT_RATIO: dict[str, float] = {"released": 0.15, "paper": 0.30}
+
+
+# --------------------------------------------------------------------------------------
+# Values that pass between the parts of the method
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClipTokens:
+    """What the original, frozen CLIP says of whole images (sec. 3.1).
+
+    Attributes:
+        patches: layer -> patch tokens F_HW of that layer, (B, N, V). Layers are 1-based and mean
+            "after that block"; only the layers that were asked for are kept. A convolutional tower
+            keeps one map per stage, flattened row by row, and V may differ from layer to layer.
+        cls: layer -> [CLS] token F_CLS of that layer, (B, V); key 0 is the token before the first
+            block.
+        grids: layer -> (rows, columns) of that layer's tokens.
+        pooled: F_CLS^final, the projected [CLS] in the joint space, (B, D), unit norm.
+        dense: joint-space map of the image for encoders that have one, (B, D, rows, columns),
+            unit norm over D; ``None`` otherwise.
+    """
+
+    patches: Mapping[int, Tensor]
+    cls: Mapping[int, Tensor]
+    grids: Mapping[int, tuple[int, int]]
+    pooled: Tensor
+    dense: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Class-agnostic masks M_N and their embeddings F_N (sec. 3).
+
+    Attributes:
+        masks: mask probabilities in the frame of the resized photo, (B, Q, h, w), in [0, 1].
+        embeddings: proposal embeddings in the joint space, (B, Q, D), not normalised; ``None`` for
+            generators that learn none (then only the region classifier can speak).
+    """
+
+    masks: Tensor
+    embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The sub-images delta(I, M_k) of eq. 4: proposals over the threshold, cropped and masked.
+
+    Attributes:
+        pixels: crops, (R, 3, S, S), normalised as the region classifier expects; outside the mask
+            they hold CLIP's mean colour.
+        masks: the binary masks in the frame of the crops, (R, S, S), bool.
+        boxes: (R, 4) int64, x0 y0 x1 y1 in pixels of the resized photo, end exclusive.
+        image: (R,) int64, which image of the batch a region comes from.
+        query: (R,) int64, which proposal of that image it is.
+        valid: (B, Q) bool, proposals with at least one pixel over the threshold; R is their count
+            and the order is row-major.
+        inside: (B, Q, h, w) bool, the thresholded masks.
+    """
+
+    pixels: Tensor
+    masks: Tensor
+    boxes: Tensor
+    image: Tensor
+    query: Tensor
+    valid: Tensor
+    inside: Tensor
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+    def split(self, size: int) -> Iterator[Regions]:
+        """The same regions in pieces of at most ``size`` (``valid`` and ``inside`` stay whole)."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield replace(
+                self,
+                pixels=self.pixels[part],
+                masks=self.masks[part],
+                boxes=self.boxes[part],
+                image=self.image[part],
+                query=self.query[part],
+            )
+
+
+class TokenEdit(Protocol):
+    """A change to the tokens of regions between two blocks of the region classifier."""
+
+    def __call__(self, tokens: Tensor, layer: int, regions: Regions, grid: tuple[int, int]) -> Tensor:
+        """Return the tokens to go on with.
+
+        Args:
+            tokens: (R, N, V) patch tokens after block ``layer`` (0: before the first block),
+                without the [CLS] token; never changed in place.
+            layer: 1-based block number.
+            regions: the regions these tokens belong to, in the same order.
+            grid: (rows, columns) of the tokens.
+        """
+
+
+@runtime_checkable
+class ClipEncoder(Protocol):
+    """An image-text encoder; one file in ``encoders/`` or a class of the user's own."""
+
+    joint_width: int
+    """D."""
+    vision_width: int
+    """V of the last layer."""
+    depth: int
+    """L."""
+    region_size: int
+    """Side S of the square crops that ``encode_regions`` takes, in pixels."""
+    pixel_mean: tuple[float, float, float]
+    """Mean of the normalisation, of values in [0, 1]; also the fill colour of masked crops."""
+    pixel_std: tuple[float, float, float]
+    fingerprint: str
+    """Changes whenever ``encode_text`` would answer differently; key of the text cache."""
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """(P, D) float32 on the CPU or the encoder's device, unit norm."""
+
+    def encode_image(
+        self, pixels: Tensor, *, layers: Sequence[int] = (), semantics: Semantics = "released"
+    ) -> ClipTokens:
+        """Tokens of whole photos.
+
+        Args:
+            pixels: (B, 3, h, w) uint8 or float, RGB in 0..255, the resized photos. Resizing to the
+                tower's own size, padding and normalisation happen inside.
+            layers: layers whose patch tokens to keep. [CLS] tokens are kept for all.
+        """
+
+    def encode_regions(
+        self, regions: Regions, context: ClipTokens, edit: TokenEdit | None = None
+    ) -> Tensor:
+        """Features of regions in the joint space, (R, D), unit norm.
+
+        Args:
+            context: the whole images' tokens, for encoders that read a region from them.
+            edit: called after the embedding (layer 0) and after every block.
+        """
+
+
+@runtime_checkable
+class ProposalGenerator(Protocol):
+    """Class-agnostic masks of a photo; one file in ``proposals/`` or a class of the user's own."""
+
+    def __call__(self, pixels: Tensor, context: ClipTokens) -> Proposals:
+        """Masks of (B, 3, h, w) photos, RGB in 0..255 (uint8 or float)."""
+
+
+# --------------------------------------------------------------------------------------
+# The result
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One labelled part of the map.
+
+    Attributes:
+        label: index into the vocabulary's names.
+        name: that name.
+        score: mean confidence over the segment's pixels, in [0, 1].
+        area: pixels.
+        bbox: (x, y, width, height) in pixels, as COCO has it.
+        mask: (H, W) bool.
+    """
+
+    label: int
+    name: str
+    score: float
+    area: int
+    bbox: tuple[int, int, int, int]
+    mask: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A labelled map of one photo, in the photo's own frame; the value everything else consumes.
+
+    Attributes:
+        labels: (H, W) int32, index into ``names``; -1 is unknown.
+        names: the vocabulary in the caller's order.
+        confidence: (H, W) float32 in [0, 1]: the share of the winning label in the evidence of all
+            words at that pixel, background words included.
+        scores: (K, H, W) float32, the evidence for each label, if it was asked for.
+        image: (H, W, 3) uint8, the photo, upright; kept for overlays.
+        settings: what produced the map: preset, inference settings, versions.
+        notes: remarks for the person, such as "first of 12 frames".
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    confidence: np.ndarray
+    scores: np.ndarray | None = None
+    image: np.ndarray | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype != np.int32:
+            raise InputError(
+                f"labels must be an (H, W) int32 array, not {self.labels.shape} {self.labels.dtype}"
+            )
+        if self.confidence.shape != self.labels.shape:
+            raise InputError(
+                f"confidence has shape {self.confidence.shape}, labels {self.labels.shape}"
+            )
+        object.__setattr__(self, "names", tuple(self.names))
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """One segment per label that occurs, the largest first."""
+        found = []
+        for label in np.unique(self.labels):
+            if label == UNKNOWN:
+                continue
+            mask = self.labels == label
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            x, y = int(columns[0]), int(rows[0])
+            found.append(
+                Segment(
+                    label=int(label),
+                    name=self.names[label],
+                    score=float(self.confidence[mask].mean(dtype=np.float64)),
+                    area=int(mask.sum()),
+                    bbox=(x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1),
+                    mask=mask,
+                )
+            )
+        return sorted(found, key=lambda s: (-s.area, s.label))
+
+    def save(self, path: str | Path) -> Path:
+        """Write an indexed PNG with a palette; names and settings are in its metadata.
+
+        Pixel values are ``labels + 1``, 0 is unknown (8 bit up to 255 labels, 16 bit grey above).
+        """
+        from scanseg.formats.png import save_indexed_png
+
+        return save_indexed_png(self, path)
+
+    def overlay(self, *, opacity: float = 0.55, legend: bool = True) -> Image.Image:
+        """The photo with coloured segments and a legend.
+
+        Args:
+            opacity: of the colours, in [0, 1].
+            legend: draw names and shares below the photo.
+        """
+        from scanseg.formats.overlay import draw_overlay
+
+        return draw_overlay(self, opacity=opacity, legend=legend)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: names, settings, segments with area, box, confidence, COCO RLE."""
+        from scanseg.formats.records import to_record
+
+        return to_record(self)
+
+    def to_coco(self, *, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
+        """A COCO ``images / annotations / categories`` dictionary with RLE masks."""
+        from scanseg.formats.records import to_coco
+
+        return to_coco(self, image_id=image_id, file_name=file_name)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection of polygons in pixel coordinates (x right, y down)."""
+        from scanseg.formats.polygons import to_geojson
+
+        return to_geojson(self)
+
+    def to_detections(self) -> Any:
+        """A ``supervision.Detections`` with one row per segment (needs supervision)."""
+        from scanseg.formats.detections import to_detections
+
+        return to_detections(self)
