@@ -1,0 +1,36 @@
+"""A segmentation as ``supervision.Detections``, for its drawing, tracking and counting tools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scanseg.contracts import MissingExtra, Segmentation
+
+
+def to_detections(segmentation: Segmentation) -> Any:
+    """A ``supervision.Detections`` with one row per label found, the largest first.
+
+    ``xyxy`` holds boxes in pixels (end exclusive), ``mask`` (n, H, W) bool, ``confidence`` mean
+    confidences, ``class_id`` labels and ``data["class_name"]`` names.
+
+    Raises:
+        MissingExtra: supervision is not installed.
+    """
+    try:
+        import supervision
+    except ImportError:
+        raise MissingExtra("formats", "to_detections()") from None
+    segments = segmentation.segments
+    if not segments:
+        return supervision.Detections.empty()
+    boxes = np.array([s.bbox for s in segments], dtype=np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    return supervision.Detections(
+        xyxy=boxes,
+        mask=np.stack([s.mask for s in segments]),
+        confidence=np.array([s.score for s in segments], dtype=np.float32),
+        class_id=np.array([s.label for s in segments], dtype=int),
+        data={"class_name": np.array([s.name for s in segments])},
+    )
