@@ -34,10 +34,10 @@ FORMATS = (
 )
 """Pillow decoders that are tried, in this order; those that start other programs are left out."""
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".tif", ".tiff")
-    + (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".qoi")
-)
+EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".avif", ".tif", ".tiff",
+    ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".qoi",
+))  # fmt: skip
 """Lower-case file name endings that mean "a photo" in folders and on the command line."""
 
 UNREADABLE_EXTENSIONS = frozenset(
@@ -295,7 +295,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        if layer.getextrema()[3][0] < 255:  # type: ignore[index]
+        if np.asarray(layer.getchannel("A")).min() < 255:
             notes.append("transparent parts are read as white")
             layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         image = layer

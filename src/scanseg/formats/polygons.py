@@ -146,7 +146,9 @@ def _split(walk: Ring) -> list[Ring]:
     """Cut a closed walk that touches itself into rings that do not."""
     if len(set(walk)) == len(walk):
         return [walk]
-    rings, path, place = [], [], {}
+    rings: list[Ring] = []
+    path: Ring = []
+    place: dict[tuple[int, int], int] = {}
     for point in walk:
         if point in place:
             at = place[point]
