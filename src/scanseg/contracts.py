@@ -46,7 +46,7 @@ class InputError(ValueError):
     """A user's mistake. The message is one line and says what to do; the CLI exits with 2."""
 
 
-class MissingExtra(InputError, ImportError):
+class MissingExtra(InputError, ImportError):  # noqa: N818  (reads better in a traceback)
     """An optional dependency is absent; the message names the extra that brings it."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
@@ -124,9 +124,9 @@ class InferenceSettings:
         unknown = set(changes) - {f.name for f in fields(self)}
         if unknown:
             raise InputError(f"no such inference setting: {', '.join(sorted(unknown))}")
-        if "semantics" in changes and "shift_ratio" not in changes:
-            if self.shift_ratio == DEFAULT_SHIFT_RATIO[self.semantics]:
-                changes["shift_ratio"] = None
+        at_default = self.shift_ratio == DEFAULT_SHIFT_RATIO[self.semantics]
+        if "semantics" in changes and "shift_ratio" not in changes and at_default:
+            changes["shift_ratio"] = None
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,7 +229,9 @@ class Regions:
 class TokenEdit(Protocol):
     """A change to the tokens of regions between two blocks of the region classifier."""
 
-    def __call__(self, tokens: Tensor, layer: int, regions: Regions, grid: tuple[int, int]) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, layer: int, regions: Regions, grid: tuple[int, int]
+    ) -> Tensor:
         """Return the tokens to go on with.
 
         Args:
@@ -253,11 +255,15 @@ class ClipEncoder(Protocol):
     """L."""
     region_size: int
     """Side S of the square crops that ``encode_regions`` takes, in pixels."""
+    grid: tuple[int, int]
+    """(rows, columns) of the patch tokens of such a crop."""
     pixel_mean: tuple[float, float, float]
     """Mean of the normalisation, of values in [0, 1]; also the fill colour of masked crops."""
     pixel_std: tuple[float, float, float]
-    fingerprint: str
-    """Changes whenever ``encode_text`` would answer differently; key of the text cache."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever ``encode_text`` would answer differently; key of the text cache."""
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """(P, D) float32 on the CPU or the encoder's device, unit norm."""

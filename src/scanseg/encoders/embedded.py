@@ -1,7 +1,7 @@
 """The embedded encoder: two towers from pip packages, joined by ConSE into an image-text space.
 
-An ImageNet classifier (EfficientNet-Lite0) and a sentence encoder (all-MiniLM-L6-v2) know nothing of
-each other. Convex combination of semantic embeddings joins them (ConSE, Norouzi et al., 2014,
+An ImageNet classifier (EfficientNet-Lite0) and a sentence encoder (all-MiniLM-L6-v2) know nothing
+of each other. Convex combination of semantic embeddings joins them (ConSE, Norouzi et al., 2014,
 arXiv:1312.5650): each ImageNet class gets a *key*, the text embedding of its lemmas and definition,
 and an image embedding is the mean of the keys of its most probable classes, weighted by their
 probabilities. Applied to every cell of the last feature map this gives dense embeddings.
@@ -75,6 +75,7 @@ class EmbeddedEncoder(nn.Module):
         if region_view not in ("pool", "crop"):
             raise InputError(f'region_view must be "pool" or "crop", not {region_view!r}')
         self.region_size = region_size
+        self.grid = (region_size // STRIDES[1], region_size // STRIDES[1])
         self.region_view = region_view
         self.tower = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         self.tower.load_state_dict(_image_tower_state(self.tower.state_dict()))
@@ -191,7 +192,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        folder = [_checked_file(TEXT_PACKAGE, *file) for file in TEXT_FILES.items()][0].parent
+        folder = [_checked_file(TEXT_PACKAGE, *file) for file in TEXT_FILES.items()][-1].parent
         logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
@@ -220,7 +221,7 @@ class SentenceEncoder:
 
 
 def class_descriptions() -> list[str]:
-    """"lemmas: definition" of the 1000 ImageNet classes in index order (tables that timm ships)."""
+    """The text "lemmas: definition" of the 1000 ImageNet classes in index order (from timm)."""
     info = resources.files("timm") / "data" / "_info"
 
     def table(name: str) -> dict[str, str]:
@@ -234,7 +235,7 @@ def class_descriptions() -> list[str]:
 
 
 def build_class_keys() -> Tensor:
-    """(1000, D) unit-norm text embeddings of the class descriptions (what the shipped file holds)."""
+    """(1000, D) unit-norm text embeddings of the class descriptions: what the file holds."""
     return SentenceEncoder()(class_descriptions())
 
 
@@ -272,7 +273,9 @@ def _checked_file(package: str, name: str, sha256: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         distribution = package.replace("_", "-")
-        raise InputError(f"the embedded preset needs {distribution}: pip install {distribution}==0.1.0")
+        raise InputError(
+            f"the embedded preset needs {distribution}: pip install {distribution}==0.1.0"
+        )
     path = Path(next(iter(spec.submodule_search_locations))) / name
     if not path.is_file():
         raise InputError(f"{package} lacks {name}: reinstall it (pip install --force-reinstall)")

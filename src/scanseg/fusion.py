@@ -1,0 +1,182 @@
+"""The end of the method: two classifiers' opinions of each proposal, one labelled map.
+
+In-vocabulary scores come from the proposal embeddings, out-of-vocabulary scores from the region
+classifier; their geometric mean weighs the masks, and the masks add up to a map (sec. 3; released
+steps 7 and 11-13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanseg.contracts import Branches, InputError
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class TermOwners:
+    """Which label each term (name or synonym) speaks for.
+
+    Attributes:
+        owner: (T,) int64, label of each term.
+        labels: K' = caller's labels and background labels together.
+    """
+
+    owner: Tensor
+    labels: int
+
+    def best(self, logits: Tensor) -> Tensor:
+        """(..., T) term logits -> (..., K') label logits: a label is as likely as its best word."""
+        if logits.shape[-1] == self.labels:
+            return logits
+        shape = (*logits.shape[:-1], self.labels)
+        index = self.owner.expand_as(logits)
+        start = logits.new_full(shape, -torch.inf)
+        return start.scatter_reduce(-1, index, logits, "amax")
+
+
+def in_vocabulary_scores(
+    embeddings: Tensor, text: Tensor, owners: TermOwners, void: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Classify proposals by their embeddings (released step 7).
+
+    Args:
+        embeddings: (B, Q, D), any norm.
+        text: (T, D), unit norm.
+        void: (D,) embedding of "no object", any norm; ``None`` where the model has none.
+        scale: factor of the cosine before the softmax (100 in SCAN).
+
+    Returns:
+        p_in (B, Q, K'), softmax over labels and void, void dropped; p_void (B, Q).
+    """
+    unit = F.normalize(embeddings, dim=-1)
+    logits = owners.best(scale * unit @ text.T)  # (B, Q, K')
+    if void is None:
+        return logits.softmax(-1), logits.new_zeros(logits.shape[:-1])
+    nothing = scale * unit @ F.normalize(void, dim=-1)  # (B, Q)
+    probabilities = torch.cat([logits, nothing[..., None]], -1).softmax(-1)
+    return probabilities[..., :-1], probabilities[..., -1]
+
+
+def region_scores(
+    features: Tensor, valid: Tensor, text: Tensor, owners: TermOwners, scale: float
+) -> Tensor:
+    """Classify regions by the region classifier's features (released steps 10-11).
+
+    Args:
+        features: (R, D), unit norm, in the row-major order of ``valid``.
+        valid: (B, Q) bool, R of them true.
+        text: (T, D), unit norm.
+        scale: factor of the cosine before the softmax (100 in SCAN).
+
+    Returns:
+        p_clip (B, Q, K'): softmax over the labels; ones where no region was valid.
+    """
+    scores = features.new_ones((*valid.shape, owners.labels))
+    scores[valid] = owners.best(scale * features @ text.T).softmax(-1)
+    return scores
+
+
+def fuse(
+    p_in: Tensor | None,
+    p_void: Tensor | None,
+    p_clip: Tensor | None,
+    valid: Tensor,
+    *,
+    weight: float | Tensor,
+    branches: Branches,
+    log_fusion: bool,
+) -> Tensor:
+    """The ensemble ``p = p_in^(1-w) * p_clip^w`` (released steps 11-12), (B, Q, K').
+
+    Args:
+        p_in: (B, Q, K') or ``None`` when ``branches="clip"``.
+        p_void: (B, Q), probability that a proposal is no object; ``None`` counts as 0.
+        p_clip: (B, Q, K') or ``None`` when ``branches="embedding"``.
+        valid: (B, Q) bool; ``branches="clip"`` leaves the other proposals out (score 0).
+        weight: w in [0, 1], one number or one per label (K').
+        branches: which classifiers speak; ``weight`` counts only for ``"both"``.
+        log_fusion: renormalise over the labels, weigh with the void probability and take a second
+            softmax over labels and void (released step 12).
+    """
+    if branches == "embedding":
+        if p_in is None:
+            raise InputError('these proposals have no embeddings: use branches="clip"')
+        scores = p_in
+    elif branches == "clip":
+        assert p_clip is not None
+        scores = p_clip
+    else:
+        if p_in is None:
+            raise InputError('these proposals have no embeddings: use branches="clip"')
+        assert p_clip is not None
+        scores = p_in ** (1 - weight) * p_clip**weight
+    if log_fusion:
+        p_void = scores.new_zeros(scores.shape[:-1]) if p_void is None else p_void
+        share = scores.clamp_min(torch.finfo(scores.dtype).tiny).log().softmax(-1)
+        mixed = torch.cat([share * (1 - p_void)[..., None], p_void[..., None]], -1)
+        scores = (mixed + EPSILON).log().softmax(-1)[..., :-1]
+    if branches == "clip":
+        scores = scores * valid[..., None]
+    return scores
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The map of one photo at its own size.
+
+    Attributes:
+        labels: (H, W) int64, the winning label among all K' (background included).
+        confidence: (H, W), the winner's share of the evidence of all K' labels, in [0, 1].
+        scores: (K', H, W) evidence, or ``None``.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    scores: Tensor | None
+
+
+def label_map(
+    scores: Tensor,
+    masks: Tensor,
+    size: tuple[int, int],
+    *,
+    keep_scores: bool = False,
+    budget: int = 64 << 20,
+) -> LabelMap:
+    """``map = sum_q scores[q, k] * masks[q]``, brought to the photo's size, arg max (step 13).
+
+    Labels go through in chunks, so that K' x H x W is never held whole unless ``keep_scores``.
+
+    Args:
+        scores: (Q, K').
+        masks: (Q, h, w) mask probabilities in [0, 1].
+        size: (H, W) of the photo; bilinear, half-pixel centres.
+        budget: bytes that one chunk of maps may take; does not change results.
+    """
+    rows, columns = size
+    _, h, w = masks.shape
+    flat = masks.flatten(1)  # (Q, h*w)
+    chunk = max(1, budget // (4 * max(h * w, rows * columns)))
+    best = flat.new_full((rows, columns), -torch.inf)
+    winner = torch.zeros((rows, columns), dtype=torch.int64, device=flat.device)
+    total = flat.new_zeros((rows, columns))
+    kept = []
+    for start in range(0, scores.shape[1], chunk):
+        maps = (scores[:, start : start + chunk].T @ flat).unflatten(1, (h, w))  # (k, h, w)
+        if (h, w) != (rows, columns):
+            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+        value, index = maps.max(0)
+        better = value > best
+        winner = torch.where(better, index + start, winner)
+        best = torch.where(better, value, best)
+        total += maps.sum(0)
+        if keep_scores:
+            kept.append(maps)
+    confidence = (best / total.clamp_min(EPSILON)).clamp(0, 1)
+    return LabelMap(winner, confidence, torch.cat(kept) if keep_scores else None)

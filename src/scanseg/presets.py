@@ -1,0 +1,423 @@
+"""Frozen configurations, and the only place that chooses classes.
+
+========== ==================================================================== ===============
+preset     parts                                                                weights
+========== ==================================================================== ===============
+embedded   EfficientNet-Lite0 + MiniLM (ConSE), superpixels, trained dense head in the wheel
+vit_b      Swin-B Mask2Former, CLIP ViT-B/16, SIM, contextual shift             a user's folder
+vit_l      Swin-B Mask2Former, CLIP ViT-L/14, SIM, contextual shift             a user's folder
+zero_train COCO-panoptic Mask2Former, CLIP ViT-L/14, contextual shift, no SIM   hub, or folders
+tiny       the parts of vit_b, very small                                       random, seeded
+========== ==================================================================== ===============
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scanseg.calibration.semantic_integration import SemanticIntegration, SemanticIntegrationConfig
+from scanseg.contracts import InferenceSettings, InputError
+from scanseg.recipe import Recipe, Resize
+from scanseg.segmenter import Segmenter
+from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
+from scanseg.weights import TensorFile, load_folder, load_into, resolve_folder, save_folder
+
+DATACOMP = "datacomp_xl_s13b_b90k"
+"""open_clip's tag of the CLIP weights that SCAN starts from."""
+
+
+# --------------------------------------------------------------------------------------
+# SCAN: every number that varies between its sizes
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """A SCAN model: what ``config.json`` of a saved one holds.
+
+    Args:
+        clip: open_clip architecture, by name or as a configuration.
+        clip_tag: open_clip's tag of the weights it starts from; chooses mean and std.
+        proposals: arguments of ``Mask2FormerProposals``.
+        integration: structure of SIM; ``None`` leaves SIM out.
+        recipe: sizes, templates and default settings.
+        same_clip: the region classifier is the original CLIP itself (not fine-tuned).
+        seed: weights are random with this seed (``tiny``); ``None``: they come from a file.
+    """
+
+    clip: str | Mapping[str, Any]
+    clip_tag: str | None
+    proposals: Mapping[str, Any]
+    integration: SemanticIntegrationConfig | None
+    recipe: Recipe
+    same_clip: bool = False
+    seed: int | None = None
+
+
+def vit_b() -> ScanConfig:
+    """SCAN with CLIP ViT-B/16 (no official weights were published)."""
+    return ScanConfig(
+        clip="ViT-B-16",
+        clip_tag=DATACOMP,
+        proposals={"joint_width": 512},
+        integration=SemanticIntegrationConfig(layers=(6, 9, 12), sigmas=(9, 7, 3)),
+        recipe=Recipe(
+            name="vit_b", templates=SCAN_TEMPLATES, shift_layers=(1, 3, 5), token_layers=(6, 9, 12)
+        ),
+    )
+
+
+def vit_l() -> ScanConfig:
+    """SCAN with CLIP ViT-L/14 (convert the official weights with ``scanseg convert``)."""
+    return ScanConfig(
+        clip="ViT-L-14",
+        clip_tag=DATACOMP,
+        proposals={"joint_width": 768},
+        integration=SemanticIntegrationConfig(layers=(12, 18, 24), sigmas=(9, 7, 3)),
+        recipe=Recipe(
+            name="vit_l",
+            templates=SCAN_TEMPLATES,
+            shift_layers=(1, 3, 5, 7, 9),
+            token_layers=(12, 18, 24),
+        ),
+    )
+
+
+def tiny() -> ScanConfig:
+    """The whole path in a second, with random weights: for tests and for wiring things up."""
+    return ScanConfig(
+        clip={
+            "embed_dim": 32,
+            "vision_cfg": {
+                "image_size": 32,
+                "layers": 4,
+                "width": 32,
+                "head_width": 16,
+                "patch_size": 8,
+            },
+            "text_cfg": {
+                "context_length": 32,
+                "vocab_size": 49408,
+                "width": 32,
+                "heads": 2,
+                "layers": 2,
+            },
+        },
+        clip_tag=None,
+        proposals={
+            "joint_width": 32,
+            "backbone": {
+                "model_type": "swin",
+                "image_size": 32,
+                "embed_dim": 16,
+                "depths": [1, 1, 1, 1],
+                "num_heads": [1, 2, 2, 2],
+                "window_size": 4,
+                "out_features": ["stage1", "stage2", "stage3", "stage4"],
+            },
+            "queries": 12,
+            "width": 32,
+            "heads": 2,
+            "pixel_layers": 1,
+            "pixel_feedforward": 64,
+            "decoder_layers": 2,
+            "decoder_feedforward": 64,
+            "head_width": 32,
+        },
+        integration=SemanticIntegrationConfig(
+            layers=(2, 3, 4), sigmas=(3, 2, 1), heads=2, encoder_width=64
+        ),
+        recipe=Recipe(
+            name="tiny",
+            templates=("a photo of a {}.", "{}"),
+            resize=Resize(short=64, longest=256),
+            shift_layers=(1, 3),
+            token_layers=(2, 3, 4),
+        ),
+        seed=0,
+    )
+
+
+SCAN_PRESETS = {"vit_b": vit_b, "vit_l": vit_l, "tiny": tiny}
+
+
+def build(config: ScanConfig) -> Segmenter:
+    """The model of a configuration, weights random (seeded) or yet to be loaded."""
+    from scanseg.encoders.open_clip import OpenClipEncoder
+    from scanseg.proposals.mask2former import Mask2FormerProposals
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed or 0)
+        clip = OpenClipEncoder(config.clip, tag=config.clip_tag, text=config.same_clip)
+        region_clip = clip
+        if not config.same_clip:
+            region_clip = OpenClipEncoder(config.clip, tag=config.clip_tag)
+        proposals = Mask2FormerProposals(**config.proposals)
+        integration = None
+        if config.integration is not None:
+            integration = SemanticIntegration(
+                config.integration, joint_width=clip.joint_width, vision_widths=clip.vision_width
+            )
+        void = torch.randn(clip.joint_width) * clip.joint_width**-0.5
+    return Segmenter(
+        clip=clip,
+        region_clip=region_clip,
+        proposals=proposals,
+        integration=integration,
+        void=void,
+        recipe=config.recipe,
+        config=config,
+    )
+
+
+# --------------------------------------------------------------------------------------
+# The presets that are not SCAN's own networks
+# --------------------------------------------------------------------------------------
+
+
+def embedded() -> Segmenter:
+    """The offline default: packaged towers, superpixel proposals, the trained dense head."""
+    from scanseg.encoders.embedded import EmbeddedEncoder
+    from scanseg.proposals.dense_head import DenseHead
+    from scanseg.proposals.superpixels import SuperpixelProposals
+
+    head = DenseHead()
+    path = resources.files("scanseg.proposals") / "embedded_head.safetensors"
+    with resources.as_file(path) as file:
+        load_into(head, TensorFile(file), source="the embedded head")
+    return Segmenter(
+        clip=EmbeddedEncoder(),
+        proposals=SuperpixelProposals(head),
+        recipe=Recipe(
+            name="embedded",
+            templates=MINILM_TEMPLATES,
+            resize=Resize(short=640, longest=640),
+            embedding_scale=20.0,
+            region_scale=20.0,
+            token_layers=(1, 2, 3),
+            settings=InferenceSettings(ensemble_weight=0.3, shift_source="none"),
+        ),
+    )
+
+
+ZERO_TRAIN_PROPOSALS = "facebook/mask2former-swin-base-coco-panoptic"
+ZERO_TRAIN_CLIP = "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K"
+
+
+def zero_train(weights: str | Path | None = None) -> Segmenter:
+    """Hub weights only, no SCAN training: COCO-panoptic masks, classified by a shifted CLIP.
+
+    Args:
+        weights: folder with two folders in the hub's layout, ``proposals/`` (a transformers
+            Mask2Former) and ``clip/`` (an OpenCLIP model); ``None`` takes them from the hub.
+    """
+    from scanseg.encoders.open_clip import OpenClipEncoder
+    from scanseg.proposals.mask2former import Mask2FormerProposals
+
+    if weights is None:
+        folders = [resolve_folder(ZERO_TRAIN_PROPOSALS), resolve_folder(ZERO_TRAIN_CLIP)]
+    else:
+        folders = [resolve_folder(weights) / part for part in ("proposals", "clip")]
+    clip = OpenClipEncoder.from_folder(folders[1])
+    return Segmenter(
+        clip=clip,
+        proposals=Mask2FormerProposals.from_transformers(folders[0], min_objectness=0.5),
+        recipe=Recipe(
+            name="zero_train",
+            templates=SCAN_TEMPLATES,
+            shift_layers=(1, 3, 5, 7, 9) if clip.depth >= 24 else (1, 3, 5),
+            settings=InferenceSettings(branches="clip"),
+        ),
+    )
+
+
+# --------------------------------------------------------------------------------------
+# From and to disk
+# --------------------------------------------------------------------------------------
+
+PRESETS = ("embedded", "vit_b", "vit_l", "zero_train", "tiny")
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    settings: InferenceSettings | None = None,
+    weights: str | Path | None = None,
+) -> Segmenter:
+    """A ready model; see ``Segmenter.from_pretrained``."""
+    segmenter = _load(str(name), weights)
+    if settings is not None:
+        segmenter.recipe = replace(segmenter.recipe, settings=settings)
+    return segmenter.to(_device(device)).eval().requires_grad_(False)
+
+
+def _load(name: str, weights: str | Path | None) -> Segmenter:
+    if name == "zero_train":
+        return zero_train(weights)
+    if name == "embedded" and weights is None:
+        return embedded()
+    if name in SCAN_PRESETS and weights is None:
+        config = SCAN_PRESETS[name]()
+        if config.seed is not None:
+            return build(config)
+        hint = (
+            "convert the official checkpoints with `scanseg convert CHECKPOINT... --output FOLDER`"
+        )
+        if name == "vit_b":
+            hint = "official ones exist for vit_l only: train them, or use vit_l"
+        raise InputError(
+            f"preset {name!r} needs SCAN weights: {hint}, then pass weights=FOLDER"
+        )
+    if name not in PRESETS and "/" not in name and not Path(name).exists():
+        raise InputError(f"no preset or folder {name!r}; presets: {', '.join(PRESETS)}")
+    folder = resolve_folder(name if weights is None else weights)
+    found, tensors = load_folder(folder)
+    preset = found.get("preset")
+    if name in PRESETS and preset != name:
+        raise InputError(f"{folder} holds weights of preset {preset!r}, not {name!r}")
+    if preset == "embedded":
+        segmenter = embedded()
+        load_into(segmenter.proposals, tensors.part("proposals."), source=str(folder))
+        return segmenter
+    segmenter = build(_config_of(found, folder))
+    load_into(segmenter, tensors, source=str(folder))
+    return segmenter
+
+
+def save(segmenter: Segmenter, folder: str | Path) -> Path:
+    """Write a model folder; see ``Segmenter.save_pretrained``."""
+    name = segmenter.recipe.name
+    if name == "embedded":
+        state = {f"proposals.{k}": v for k, v in segmenter.proposals.state_dict().items()}
+        return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
+    if segmenter.config is None:
+        raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")
+    state = segmenter.state_dict()
+    if segmenter.config.same_clip:
+        state = {k: v for k, v in state.items() if not k.startswith("region_clip.")}
+    config = {"preset": name, "model": asdict(segmenter.config)}
+    return save_folder(folder, state, config, SCAN_NOTICE)
+
+
+def _config_of(found: Mapping[str, Any], folder: Path) -> ScanConfig:
+    """The configuration that ``config.json`` describes, on top of its preset."""
+    preset = found.get("preset")
+    if preset not in SCAN_PRESETS:
+        raise InputError(
+            f"{folder}/config.json names the preset {preset!r}, which this version lacks"
+        )
+    given = found.get("model")
+    if given is None:
+        return replace(SCAN_PRESETS[preset](), seed=None)
+    try:
+        recipe = dict(given["recipe"])
+        recipe["resize"] = Resize(**recipe["resize"])
+        recipe["settings"] = InferenceSettings(**recipe["settings"])
+        integration = given["integration"]
+        return ScanConfig(
+            **{
+                **given,
+                "recipe": Recipe(**_tupled(recipe)),
+                "integration": integration and SemanticIntegrationConfig(**_tupled(integration)),
+                "seed": None,
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}/config.json does not describe a scanseg model ({error})"
+        ) from error
+
+
+def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _device(name: str) -> torch.device:
+    """``"auto"`` -> CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f'cannot use device {name!r} ({reason}); try "auto" or "cpu"') from error
+    return device
+
+
+SCAN_NOTICE = """\
+# Weights of a SCAN model
+
+Saved by scanseg (Apache-2.0). The weights keep the terms of what they were made from: training
+images, CLIP and Swin weights, and CC BY-NC 4.0 if they derive from the official SCAN checkpoints.
+"""
+
+EMBEDDED_NOTICE = """\
+# Weights of the embedded head
+
+Research weights; their sources and terms are listed in scanseg's `model_cards/embedded_head.md`.
+"""
+
+
+# --------------------------------------------------------------------------------------
+# Operating points
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Inference settings of the released SCAN on one benchmark."""
+
+    mask_threshold: float
+    ensemble_weight: float
+    shift_ratio: float
+    log_fusion: bool = False
+
+    def settings(self) -> InferenceSettings:
+        """As inference settings."""
+        return InferenceSettings(**asdict(self))
+
+
+OPERATING_POINTS: dict[str, dict[str, OperatingPoint]] = {
+    "vit_l": {
+        "default": OperatingPoint(0.40, 0.70, 0.15),
+        "ade150": OperatingPoint(0.55, 0.75, 0.05),
+        "ade847": OperatingPoint(0.30, 0.75, 0.15, log_fusion=True),
+        "pc59": OperatingPoint(0.50, 0.50, 0.05),
+        "pc459": OperatingPoint(0.25, 0.65, 0.05, log_fusion=True),
+        "voc20": OperatingPoint(0.20, 0.65, 0.10),
+    },
+    "vit_b": {
+        "default": OperatingPoint(0.40, 0.70, 0.15),
+        "ade150": OperatingPoint(0.40, 0.70, 0.05),
+        "ade847": OperatingPoint(0.25, 0.75, 0.05, log_fusion=True),
+        "pc59": OperatingPoint(0.25, 0.35, 0.05),
+        "pc459": OperatingPoint(0.25, 0.70, 0.05, log_fusion=True),
+        "voc20": OperatingPoint(0.20, 0.45, 0.10),
+    },
+}
+"""Preset -> benchmark -> the released settings (`docs/paper_to_code.md`)."""
+
+
+def operating_point(preset: str, benchmark: str) -> InferenceSettings:
+    """Inference settings of a preset on a benchmark.
+
+    Raises:
+        InputError: the preset has no such operating point.
+    """
+    table = OPERATING_POINTS.get(preset, {})
+    if benchmark not in table:
+        known = ", ".join(table) or "none"
+        raise InputError(
+            f"preset {preset!r} has no operating point {benchmark!r} (it has: {known})"
+        )
+    return table[benchmark].settings()
