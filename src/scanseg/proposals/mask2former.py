@@ -1,0 +1,537 @@
+"""Class-agnostic mask proposals from Mask2Former (SCAN sec. 3), on transformers' own model.
+
+The layers and their weights are transformers' own, so its checkpoints load as they are. What this
+file adds is what SCAN needs and transformers does not have:
+
+* normalisation and padding of raw photos, and masks in the frame of the photo;
+* an embedding head in place of the class head: proposal embeddings F_N in CLIP's joint space;
+* the predictions of every decoder layer, for training;
+* a masked decoder that computes full-size masks only where somebody reads them, and a deformable
+  attention that does not build arrays of samples. Both are the same sums in another order.
+
+Quirks of transformers that stay in here: ``decoder_layers=N`` builds N - 1 layers; its Swin has a
+final ``layernorm`` that nothing reads; its pixel decoder has no float32 guard under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerModel,
+)
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as StockDeformableAttention,
+)
+
+from scanseg.contracts import ClipTokens, InputError, Proposals
+
+SWIN_B: Mapping[str, Any] = {
+    "model_type": "swin",
+    "image_size": 384,
+    "embed_dim": 128,
+    "depths": [2, 2, 18, 2],
+    "num_heads": [4, 8, 16, 32],
+    "window_size": 12,
+    "drop_path_rate": 0.3,
+}
+"""The backbone of both released models: Swin-B, window 12, pre-trained at 384 pixels."""
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+"""ImageNet statistics, of values in [0, 1]."""
+
+STRIDE = 32
+"""Photos are padded to multiples of this many pixels: the stride of the deepest backbone map."""
+
+MASK_STRIDE = 4
+"""Mask logits have one value per square of this many pixels."""
+
+
+@dataclass(frozen=True)
+class LayerPrediction:
+    """What one decoder layer says.
+
+    Attributes:
+        mask_logits: (B, Q, h', w') at 1/4 of the padded photo, before the sigmoid.
+        embeddings: (B, Q, D), not normalised; ``None`` for a model without an embedding head.
+    """
+
+    mask_logits: Tensor
+    embeddings: Tensor | None
+
+
+class EmbeddingHead(nn.Module):
+    """Two linears with a ReLU between them: decoder states -> proposal embeddings F_N."""
+
+    def __init__(self, width: int, hidden: int, joint_width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, joint_width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, Q, width) -> (B, Q, D), not normalised."""
+        return self.fc2(F.relu(self.fc1(states)))
+
+
+class Mask2FormerProposals(nn.Module):
+    """Q masks and Q embeddings of a photo; implements ``contracts.ProposalGenerator``.
+
+    Every argument is a plain value, so ``config.json`` of a saved model holds them as they are
+    (``architecture``).
+
+    Args:
+        joint_width: D of the embedding head; ``None`` builds no head, and proposals then carry
+            masks only.
+        backbone: configuration of any transformers backbone with maps at strides 4, 8, 16, 32:
+            ``{"model_type": "swin", ...}`` or, for the models of timm,
+            ``{"model_type": "timm_backbone", "backbone": "resnet50"}``.
+        queries: Q.
+        width: channels of pixel decoder, masked decoder and mask embeddings; a multiple of 32.
+        heads: attention heads of both decoders.
+        pixel_layers: deformable attention layers of the pixel decoder.
+        pixel_feedforward: hidden width of their feed-forward part.
+        decoder_layers: layers of the masked decoder that are really built (10 in SCAN).
+        decoder_feedforward: hidden width of their feed-forward part.
+        head_width: hidden width of the embedding head.
+        class_logits: columns of a class head, the last one "no object", for models that were
+            trained on closed labels; 0 builds none. Its only use is ``min_objectness``.
+        min_objectness: proposals whose probability of being an object is lower get an empty mask;
+            in [0, 1]. Needs a class head.
+
+    Raises:
+        InputError: the backbone is unknown, or sizes do not fit. Maps at other strides are reported
+            when the first photo arrives.
+    """
+
+    def __init__(
+        self,
+        *,
+        joint_width: int | None,
+        backbone: Mapping[str, Any] = SWIN_B,
+        queries: int = 100,
+        width: int = 256,
+        heads: int = 8,
+        pixel_layers: int = 6,
+        pixel_feedforward: int = 1024,
+        decoder_layers: int = 10,
+        decoder_feedforward: int = 2048,
+        head_width: int = 1024,
+        class_logits: int = 0,
+        min_objectness: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if width % 32 or width % heads:
+            raise InputError(f"width must be a multiple of 32 and of heads={heads}, not {width}")
+        if not 0.0 <= min_objectness <= 1.0:
+            raise InputError(f"min_objectness must lie in [0, 1], not {min_objectness!r}")
+        if min_objectness and not class_logits:
+            raise InputError("min_objectness needs a model with a class head (class_logits > 0)")
+        self.architecture: dict[str, Any] = {
+            "joint_width": joint_width,
+            "backbone": dict(backbone),
+            "queries": queries,
+            "width": width,
+            "heads": heads,
+            "pixel_layers": pixel_layers,
+            "pixel_feedforward": pixel_feedforward,
+            "decoder_layers": decoder_layers,
+            "decoder_feedforward": decoder_feedforward,
+            "head_width": head_width,
+            "class_logits": class_logits,
+            "min_objectness": min_objectness,
+        }
+        self.queries = queries
+        self.min_objectness = min_objectness
+        self.model = Mask2FormerModel(
+            Mask2FormerConfig(
+                backbone_config=_backbone_config(backbone),
+                feature_size=width,
+                mask_feature_size=width,
+                hidden_dim=width,
+                num_attention_heads=heads,
+                num_queries=queries,
+                encoder_layers=pixel_layers,
+                encoder_feedforward_dim=pixel_feedforward,
+                decoder_layers=decoder_layers + 1,  # transformers builds one less
+                dim_feedforward=decoder_feedforward,
+            )
+        )
+        for layer in self.model.pixel_level_module.decoder.encoder.layers:
+            layer.self_attn = DeformableAttention.of(layer.self_attn)
+        self.embedding_head = (
+            EmbeddingHead(width, head_width, joint_width) if joint_width is not None else None
+        )
+        self.class_head = nn.Linear(width, class_logits) if class_logits else None
+
+    @classmethod
+    def from_transformers(cls, folder: str | Path, *, min_objectness: float = 0.0) -> Self:
+        """A stock Mask2Former as class-agnostic proposals without embeddings.
+
+        Args:
+            folder: ``config.json`` and ``model.safetensors`` as transformers saves a
+                ``Mask2FormerForUniversalSegmentation`` (the COCO-panoptic models of the hub). Names
+                of older transformers versions are understood.
+            min_objectness: see the class; the class head tells "no object" from everything else and
+                is not used for anything more.
+
+        Raises:
+            InputError: the folder holds something else, or weights are missing.
+        """
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise InputError(
+                    f"{folder} has no {name}; it must be a Mask2Former saved by transformers"
+                )
+        config = Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "mask2former":
+            raise InputError(f"{folder} holds a {config.model_type} model, not a mask2former")
+        _check_plain(config, folder)
+        stock, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        missing = sorted(key for key in report["missing_keys"] if not key.endswith(_UNREAD))
+        if missing or report["mismatched_keys"]:
+            wrong = missing or sorted(str(entry[0]) for entry in report["mismatched_keys"])
+            raise InputError(
+                f"{folder / 'model.safetensors'} does not fit its config.json: {len(wrong)} weights "
+                f"are missing or of another shape, first {wrong[0]}; download the model again"
+            )
+        backbone = config.backbone_config.to_diff_dict()
+        backbone["model_type"] = config.backbone_config.model_type
+        proposals = cls(
+            joint_width=None,
+            backbone=backbone,
+            queries=config.num_queries,
+            width=config.hidden_dim,
+            heads=config.num_attention_heads,
+            pixel_layers=config.encoder_layers,
+            pixel_feedforward=config.encoder_feedforward_dim,
+            decoder_layers=config.decoder_layers - 1,
+            decoder_feedforward=config.dim_feedforward,
+            class_logits=stock.class_predictor.out_features,
+            min_objectness=min_objectness,
+        )
+        proposals.model.load_state_dict(stock.model.state_dict())
+        assert proposals.class_head is not None
+        proposals.class_head.load_state_dict(stock.class_predictor.state_dict())
+        return proposals.eval()
+
+    def forward(self, pixels: Tensor, context: ClipTokens | None = None) -> Proposals:
+        """Masks and embeddings of the last decoder layer.
+
+        Args:
+            pixels: (B, 3, h, w), RGB in 0..255, uint8 or float.
+            context: not read; part of ``contracts.ProposalGenerator``.
+
+        Raises:
+            InputError: ``pixels`` has another shape.
+        """
+        images = self.prepare(pixels)  # (B, 3, h+, w+)
+        states, logits = self._decode(*self._features(images), every_layer=False)[-1]
+        masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        masks = masks[..., : pixels.shape[-2], : pixels.shape[-1]]  # (B, Q, h, w)
+        masks = masks.sigmoid() if masks.requires_grad else masks.sigmoid_()
+        if self.min_objectness and self.class_head is not None:
+            objectness = 1 - self.class_head(states).softmax(-1)[..., -1]  # (B, Q)
+            masks = masks * (objectness >= self.min_objectness)[..., None, None]
+        return Proposals(masks=masks, embeddings=self._embed(states))
+
+    def forward_layers(self, pixels: Tensor) -> tuple[LayerPrediction, ...]:
+        """Predictions of all decoder layers, for deep supervision.
+
+        Args:
+            pixels: as for ``forward``.
+
+        Returns:
+            One more than there are layers: of the queries before the first layer, then after each.
+            The last one is what ``forward`` returns; the others are the auxiliary outputs.
+        """
+        outputs = self._decode(*self._features(self.prepare(pixels)), every_layer=True)
+        return tuple(LayerPrediction(logits, self._embed(states)) for states, logits in outputs)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Normalise photos, then pad them right and bottom with zeros to multiples of 32.
+
+        Args:
+            pixels: (B, 3, h, w), RGB in 0..255.
+
+        Returns:
+            (B, 3, h+, w+) in the floating type of the model's weights.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or 0 in pixels.shape:
+            raise InputError(
+                f"pixels must be a (B, 3, h, w) batch of photos, not {tuple(pixels.shape)}"
+            )
+        height, width = pixels.shape[-2:]
+        device = self.model.device
+        mean = 255 * torch.tensor(PIXEL_MEAN, device=device).view(1, 3, 1, 1)
+        std = 255 * torch.tensor(PIXEL_STD, device=device).view(1, 3, 1, 1)
+        images = (pixels.to(device, torch.float32) - mean) / std
+        return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE)).to(self.model.dtype)
+
+    def backbone_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised maps of the backbone at strides 4, 8, 16, 32, each (B, C_i, h_i, w_i)."""
+        maps = tuple(self.model.pixel_level_module.encoder(images).feature_maps)
+        strides = [images.shape[-1] / m.shape[-1] for m in maps]
+        if strides != [4, 8, 16, 32]:
+            raise InputError(
+                f"the backbone must give maps at strides 4, 8, 16, 32, not {strides}; "
+                f"choose its stages with out_indices or out_features"
+            )
+        return maps
+
+    def pixel_decoder(self, features: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Mask features at stride 4 and multi-scale features at strides 32, 16, 8.
+
+        Sampling positions are too coarse in half precision, so autocast is switched off here.
+        """
+        with torch.autocast(features[0].device.type, enabled=False):
+            parameter_type = self.model.pixel_level_module.decoder.mask_projection.weight.dtype
+            output = self.model.pixel_level_module.decoder([f.to(parameter_type) for f in features])
+        return output.mask_features, tuple(output.multi_scale_features)
+
+    def _features(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.pixel_decoder(self.backbone_features(images))
+
+    def _embed(self, states: Tensor) -> Tensor | None:
+        return None if self.embedding_head is None else self.embedding_head(states)
+
+    def _decode(
+        self, mask_features: Tensor, scales: tuple[Tensor, ...], *, every_layer: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The masked transformer decoder.
+
+        A layer attends where the mask predicted before it is over one half, at the resolution of
+        the scale it reads. Shrinking is linear, so the mask features are shrunk once per scale
+        instead of every layer's masks.
+
+        Returns:
+            (normalised states (B, Q, width), mask logits (B, Q, h', w')) of every layer, or of the
+            last one only.
+        """
+        transformer = self.model.transformer_module
+        decoder = transformer.decoder
+        batch = mask_features.shape[0]
+        keys, values, coarse = [], [], []
+        for level, scale in enumerate(scales):
+            value = transformer.input_projections[level](scale).flatten(2)
+            value = value + transformer.level_embed.weight[level][None, :, None]
+            position = transformer.position_embedder(scale.shape, scale.device, scale.dtype)
+            values.append(value.permute(2, 0, 1))  # (N_level, B, width), as the layers take them
+            keys.append((value + position.flatten(2)).permute(2, 0, 1))
+            with torch.no_grad():
+                coarse.append(
+                    F.interpolate(
+                        mask_features, size=scale.shape[-2:], mode="bilinear", align_corners=False
+                    ).flatten(2)
+                )  # (B, width, N_level)
+        query_position = transformer.queries_embedder.weight[:, None].expand(-1, batch, -1)
+        hidden = transformer.queries_features.weight[:, None].expand(-1, batch, -1)  # (Q, B, width)
+
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for index, layer in enumerate([*decoder.layers, None]):
+            states = decoder.layernorm(hidden).transpose(0, 1)  # (B, Q, width)
+            mask_embedding = decoder.mask_predictor.mask_embedder(states)  # (B, Q, width)
+            if every_layer or layer is None:
+                logits = torch.einsum("bqc,bchw->bqhw", mask_embedding, mask_features)
+                outputs.append((states, logits))
+            if layer is None:
+                break
+            level = index % len(scales)
+            with torch.no_grad():
+                ignored = (
+                    torch.bmm(mask_embedding, coarse[level]).sigmoid_() < 0.5
+                )  # (B, Q, N_level)
+                ignored &= ~ignored.all(-1, keepdim=True)  # an empty mask attends everywhere
+                ignored = (
+                    ignored[:, None].expand(-1, layer.cross_attn.num_heads, -1, -1).flatten(0, 1)
+                )
+            attended, _ = layer.cross_attn(
+                hidden + query_position,
+                keys[level],
+                values[level],
+                attn_mask=ignored,
+                need_weights=False,
+            )
+            hidden = layer.cross_attn_layer_norm(hidden + attended)
+            attended, _ = layer.self_attn(hidden, position_embeddings=query_position)
+            hidden = layer.self_attn_layer_norm(hidden + attended)
+            hidden = layer.final_layer_norm(hidden + layer.fc2(F.relu(layer.fc1(hidden))))
+        return outputs
+
+
+class DeformableAttention(StockDeformableAttention):
+    """transformers' multi-scale deformable attention with a quick path for inference on a CPU.
+
+    Bilinear sampling and the weighted sum over levels and points are one sum of 4 * levels * points
+    rows of the value table per head and query: an embedding bag. Nothing is gathered into memory.
+    Training, other devices and export take transformers' own path.
+    """
+
+    @classmethod
+    def of(cls, stock: StockDeformableAttention) -> DeformableAttention:
+        """The same layer, with the same parameters."""
+        layer = cls(stock.d_model, stock.n_heads, stock.n_levels, stock.n_points)
+        layer.load_state_dict(stock.state_dict())
+        return layer
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        position_embeddings: Tensor | None = None,
+        reference_points: Any = None,
+        spatial_shapes_list: Any = None,
+        level_start_index: Any = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As transformers' layer; the quick path returns no attention weights.
+
+        ``attention_mask`` marks padding inside a batch. Proposals never have any (photos of one
+        batch have one size), and transformers passes a mask of zeros.
+        """
+        if (
+            torch.is_grad_enabled()
+            or hidden_states.device.type != "cpu"
+            or hidden_states.dtype != torch.float32
+            or output_attentions
+            or torch.compiler.is_compiling()
+        ):
+            return super().forward(
+                hidden_states,
+                attention_mask,
+                encoder_hidden_states,
+                encoder_attention_mask,
+                position_embeddings,
+                reference_points,
+                spatial_shapes_list,
+                level_start_index,
+                output_attentions,
+            )
+        queries = (
+            hidden_states if position_embeddings is None else hidden_states + position_embeddings
+        )
+        batch, count, _ = queries.shape
+        heads, levels, points = self.n_heads, self.n_levels, self.n_points
+        value = self.value_proj(encoder_hidden_states).view(batch, -1, heads, self.d_model // heads)
+        offsets = self.sampling_offsets(queries).view(batch, count, heads, levels, points, 2)
+        weights = self.attention_weights(queries).view(batch, count, heads, levels * points)
+        weights = weights.softmax(-1).view(batch, count, heads, levels, points)
+        output = torch.cat(
+            [
+                sample_levels(
+                    value[b], spatial_shapes_list, reference_points[b], offsets[b], weights[b]
+                )
+                for b in range(batch)
+            ]
+        )
+        return self.output_proj(output.view(batch, count, -1)), None
+
+
+def sample_levels(
+    value: Tensor,
+    shapes: list[tuple[int, int]],
+    reference: Tensor,
+    offsets: Tensor,
+    weights: Tensor,
+    *,
+    chunk: int = 1024,
+) -> Tensor:
+    """Weighted sums of bilinear samples from several maps (deformable attention of one photo).
+
+    A sample at pixel (x, y) of a level, in coordinates where pixel centres are integers, is the sum
+    over its four neighbours of (1 - |dx|)(1 - |dy|) times their value; neighbours outside the map
+    count as zero (``grid_sample`` with ``align_corners=False`` and zero padding).
+
+    Args:
+        value: (N, heads, d), the maps of all levels one after the other, row by row.
+        shapes: (rows, columns) of each level.
+        reference: (N', levels, 2), x and y of the query in each level, in [0, 1].
+        offsets: (N', heads, levels, points, 2), from there, in pixels of the level.
+        weights: (N', heads, levels, points).
+        chunk: queries at once; keeps the index arrays in the cache of the CPU.
+
+    Returns:
+        (N', heads * d).
+    """
+    heads, depth = value.shape[1:]
+    table = value.reshape(-1, depth)  # row (position * heads + head)
+    index_type = torch.int32 if len(table) < 2**31 else torch.int64
+    size = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=value.dtype)
+    areas = torch.tensor([rows * columns for rows, columns in shapes], dtype=index_type)
+    start = (areas.cumsum(0, dtype=index_type) - areas)[:, None]  # (levels, 1)
+    stride = size[:, :1].to(index_type)
+    head = torch.arange(heads, dtype=index_type)[:, None, None]
+    last = size[:, None, :] - 1  # (levels, 1, 2), last valid x and y
+    outputs = []
+    for begin in range(0, len(offsets), chunk):
+        part = slice(begin, begin + chunk)
+        centre = (reference[part] * size - 0.5)[:, None, :, None, :]
+        at = centre + offsets[part]  # (n, heads, levels, points, 2)
+        low = at.floor()
+        high = low + 1
+        high_share = at - low
+        low_share = (1 - high_share) * ((low >= 0) & (low <= last))
+        high_share *= (high >= 0) & (high <= last)
+        low = torch.minimum(low.clamp_(min=0), last).to(index_type)
+        high = torch.minimum(high.clamp_(min=0), last).to(index_type)
+        bag = torch.empty(*at.shape[:-1], 4, dtype=index_type)
+        shares = torch.empty(*at.shape[:-1], 4, dtype=value.dtype)
+        corner = 0
+        for y, y_share in ((low, low_share), (high, high_share)):
+            row = (y[..., 1] * stride + start) * heads + head
+            y_weight = y_share[..., 1] * weights[part]
+            for x, x_share in ((low, low_share), (high, high_share)):
+                torch.add(row, x[..., 0], alpha=heads, out=bag[..., corner])
+                torch.mul(y_weight, x_share[..., 0], out=shares[..., corner])
+                corner += 1
+        bag = bag.flatten(2).flatten(0, 1)  # (n * heads, levels * points * 4)
+        outputs.append(
+            F.embedding_bag(bag, table, per_sample_weights=shares.view_as(bag), mode="sum")
+        )
+    return torch.cat(outputs).view(-1, heads * depth)
+
+
+_UNREAD = ("encoder.swin.layernorm.weight", "encoder.swin.layernorm.bias")
+
+
+def _backbone_config(backbone: Mapping[str, Any]) -> Any:
+    settings = dict(backbone)
+    kind = settings.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"no backbone type {kind!r} in transformers; say swin or timm_backbone, for example"
+        )
+    if kind == "timm_backbone":
+        settings.setdefault("out_indices", [0, 1, 2, 3])
+    elif "out_features" not in settings and "out_indices" not in settings:
+        settings["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
+    return CONFIG_MAPPING[kind](**settings)
+
+
+def _check_plain(config: Mask2FormerConfig, folder: Path) -> None:
+    """Refuse what the decoder here does not compute, rather than compute something else."""
+    for name, expected in (("pre_norm", False), ("activation_function", "relu")):
+        if getattr(config, name) != expected:
+            raise InputError(
+                f"{folder} has {name}={getattr(config, name)!r}; only {expected!r} works"
+            )
+    if not config.hidden_dim == config.feature_size == config.mask_feature_size:
+        raise InputError(f"{folder} uses decoders of different widths; only one width works")

@@ -1,0 +1,462 @@
+"""Weights on disk: safetensors in and out, model folders, the hub and the user's cache folder.
+
+A model folder holds
+
+* ``config.json``: the preset, the architecture's numbers, where the weights come from, and under
+  ``"weights"`` the size and SHA-256 of
+* ``model.safetensors``: the state of the whole model under the prefixes of ``PARTS``, and
+* ``NOTICE.md``: the terms of these weights, which are not those of the code.
+
+Pickles are never opened here (``scanseg convert`` does that, under guard). Files are written next
+to their final place, synced and renamed, so a reader sees the old file or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from scanseg.contracts import InputError
+
+CONFIG, WEIGHTS, NOTICE = "config.json", "model.safetensors", "NOTICE.md"
+
+PARTS: Mapping[str, str] = {
+    "proposals.": "mask proposals: backbone, pixel decoder, masked decoder, embedding head",
+    "clip.": "the original, frozen CLIP that sees whole photos; image tower only",
+    "region_clip.": "the CLIP that classifies regions and encodes words; both towers",
+    "integration.": "the semantic integration module",
+    "void": "embedding of 'no object', (D,)",
+}
+"""Top-level prefixes of a whole model's state and what is under them."""
+
+_CONFIG_LIMIT = 16 * 2**20  # bytes; a config.json is a few kilobytes
+_NAMED = 3  # weights that an error names before it says "and so on"
+_HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
+_HUB_FILES = ["*.json", "*.safetensors", "*.md", "*.txt"]
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of scanseg (``SCANSEG_CACHE`` overrides it); it may not exist yet."""
+    chosen = os.environ.get("SCANSEG_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("scanseg", appauthor=False)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under ``path`` complete, or not at all.
+
+    What is written goes to a temporary file in the same folder (which is made if needed). On
+    leaving the block it is synced and renamed; after an exception it is removed and ``path`` is as
+    it was.
+    """
+    with _temporary_beside(Path(path)) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as readable JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file, atomically.
+
+    Tensors that are views of a memory-mapped file are written from there, without a copy in memory.
+    The same tensors give the same bytes.
+
+    Returns:
+        SHA-256 of the file, hexadecimal.
+
+    Raises:
+        InputError: ``tensors`` is empty, or two of them share memory.
+    """
+    path = Path(path)
+    if not tensors:
+        raise InputError(f"no weights to write to {path}")
+    plain = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
+    with _temporary_beside(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"format": "pt"})
+        except RuntimeError as error:
+            if "share memory" not in str(error):
+                raise
+            raise InputError(
+                f"two weights for {path.name} share memory; clone one of them"
+            ) from error
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        return file_hash(temporary)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, read one by one when they are asked for.
+
+    Args:
+        path: the file. Its header is checked against the file: sizes, types, no gaps or overlaps.
+        prefix: show only names that start so, without the prefix.
+
+    Raises:
+        InputError: there is no such file, or it is not a whole safetensors file.
+    """
+
+    def __init__(self, path: str | Path, prefix: str = "") -> None:
+        self.path = Path(path)
+        self.prefix = prefix
+        if not self.path.is_file():
+            raise InputError(f"no weights file {self.path}")
+        try:
+            self._file: Any = safe_open(self.path, framework="pt", device="cpu")
+            names: list[str] = self._file.keys()
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{self.path} is not a whole safetensors file ({_one_line(error)}); "
+                "copy or convert it again"
+            ) from error
+        self._names = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(self._names[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header alone."""
+        return tuple(self._file.get_slice(self._names[name]).get_shape())
+
+    def part(self, prefix: str) -> TensorFile:
+        """The tensors whose names start with ``prefix``, without it."""
+        return TensorFile(self.path, self.prefix + prefix)
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    may_miss: Sequence[str] = (),
+) -> None:
+    """Copy weights into a module, strictly: every name on both sides and every shape must agree.
+
+    One tensor at a time is read and copied, so memory holds the module and one tensor. Values are
+    cast to the module's floating type and device.
+
+    Args:
+        module: takes the weights.
+        tensors: by the names of ``module.state_dict()``.
+        source: where they come from, for errors.
+        may_miss: beginnings of names that ``tensors`` may leave out; they keep their values. For
+            starting points of training.
+
+    Raises:
+        InputError: names are missing or left over, or a shape differs; the module is unchanged.
+    """
+    own = module.state_dict(keep_vars=True)
+    missing = [n for n in own if n not in tensors and not n.startswith(tuple(may_miss))]
+    unexpected = [n for n in tensors if n not in own]
+    shape = (
+        tensors.shape if isinstance(tensors, TensorFile) else (lambda n: tuple(tensors[n].shape))
+    )
+    wrong = [
+        f"{n} {shape(n)} instead of {tuple(own[n].shape)}"
+        for n in own
+        if n in tensors and shape(n) != tuple(own[n].shape)
+    ]
+    problems = [
+        f"{len(names)} {what} ({_first(names)})"
+        for names, what in (
+            (missing, "missing"),
+            (unexpected, "unexpected"),
+            (wrong, "of another shape"),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(
+            f"the weights of {source} do not fit this model: {'; '.join(problems)}; "
+            "choose the preset they were made for, or convert them again"
+        )
+    with torch.no_grad():
+        for name, target in own.items():
+            if name in tensors:
+                target.copy_(tensors[name])
+
+
+def save_folder(
+    folder: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any], notice: str
+) -> Path:
+    """Write a model folder.
+
+    ``config.json`` goes away first and comes back last, so that it never stands beside weights it
+    does not describe: a folder whose writing was cut short is recognised and refused.
+
+    Args:
+        folder: is made; files of the same names are replaced.
+        state: weights under the prefixes of ``PARTS``.
+        config: plain values for JSON. ``"weights"`` is added here.
+        notice: terms of the weights, Markdown.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    digest = save_tensors(folder / WEIGHTS, state)
+    with atomic_write(folder / NOTICE) as file:
+        file.write(notice.rstrip().encode() + b"\n")
+    weights = {"file": WEIGHTS, "bytes": (folder / WEIGHTS).stat().st_size, "sha256": digest}
+    write_json(folder / CONFIG, {**config, "weights": weights})
+    return folder
+
+
+def load_folder(folder: str | Path, *, verify: bool = False) -> tuple[dict[str, Any], TensorFile]:
+    """Open a model folder: its configuration and its weights, which are read when they are used.
+
+    Args:
+        folder: as ``save_folder`` wrote it.
+        verify: read the weights once more and compare their SHA-256 (seconds per gigabyte). Without
+            it, size and header are compared.
+
+    Raises:
+        InputError: a file is missing, damaged or does not belong to the others.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tensors = TensorFile(folder / WEIGHTS)
+    recorded = config.get("weights")
+    if not isinstance(recorded, dict) or not {"bytes", "sha256"} <= recorded.keys():
+        raise InputError(
+            f"{folder / CONFIG} was not written by scanseg: it does not describe its weights"
+        )
+    size = (folder / WEIGHTS).stat().st_size
+    if size != recorded["bytes"] or (verify and file_hash(folder / WEIGHTS) != recorded["sha256"]):
+        raise InputError(
+            f"{folder / WEIGHTS} is not the file that {CONFIG} describes; "
+            "copy or convert the folder again"
+        )
+    return config, tensors
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` of a model folder.
+
+    Raises:
+        InputError: there is none, or it is not a JSON object of a sensible size.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no {CONFIG}: it is no model folder, or writing it was cut short"
+        )
+    if path.stat().st_size > _CONFIG_LIMIT:
+        raise InputError(f"{path} is too large to be a model's configuration")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({_one_line(error)})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} must hold a JSON object")
+    return config
+
+
+def resolve_folder(
+    name_or_path: str | Path, *, revision: str | None = None, endpoint: str | None = None
+) -> Path:
+    """The local folder of a model: a folder as it is, or a hub model, downloaded if need be.
+
+    Args:
+        name_or_path: a folder, or a hub id ``owner/name``. What exists on disk wins.
+        revision: branch, tag or commit of a hub model.
+        endpoint: address of a hub mirror.
+
+    Raises:
+        InputError: neither exists, or the hub is out of reach and the model not in the cache.
+            Without a network this takes seconds.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    name = str(name_or_path)
+    if not _is_hub_id(name):
+        raise InputError(
+            f"no model folder {name}; give a folder that `scanseg convert CHECKPOINT --output "
+            "FOLDER` or save_pretrained wrote, or a hub id (owner/name)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=_HUB_FILES,
+                etag_timeout=_HUB_TIMEOUT,
+                endpoint=endpoint,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, RepositoryNotFoundError):
+            raise InputError(_no_hub_model(name)) from error
+        raise InputError(
+            f"{name} is neither a folder here nor in the hub cache, and the hub is out of reach; "
+            "give a local folder, for example one from `scanseg convert CHECKPOINT --output FOLDER`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(_no_hub_model(name)) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputError(f"could not get {name} from the hub: {_one_line(error)}") from error
+
+
+def push_folder(
+    folder: str | Path,
+    hub_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Upload a model folder to the hub, its notice as the model card.
+
+    Args:
+        folder: as ``save_folder`` wrote it.
+        hub_id: ``owner/name``; made if it does not exist.
+        private: of a model that is made. Converted official weights are CC BY-NC: think before you
+            make them public.
+        token: of the hub; the stored login otherwise.
+        endpoint: address of a hub mirror.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        InputError: the folder is no whole model folder, or the hub refuses or is out of reach.
+    """
+    if not _is_hub_id(hub_id):
+        raise InputError(f"{hub_id!r} is no hub id; write owner/name")
+    folder = Path(folder)
+    load_folder(folder, verify=True)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api = HfApi(endpoint=endpoint, token=token)
+    try:
+        api.create_repo(hub_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=hub_id,
+            folder_path=folder,
+            allow_patterns=_HUB_FILES,
+            commit_message="Upload a scanseg model",
+        )
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise InputError(f"could not upload to {hub_id}: {_one_line(error)}") from error
+    return commit.commit_url
+
+
+class skip_initialisation(TorchFunctionMode):  # noqa: N801  (used like a function)
+    """``with skip_initialisation():`` modules built inside keep whatever memory held.
+
+    Building a model whose weights are loaded right after need not draw random ones first (seconds
+    for ViT-L). Only for strict loading: nothing else gives these parameters values.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Return the tensor of an initialiser as it is; call everything else."""
+        named = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of ``path`` that replaces it at the end of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, _, model = name.partition("/")
+    parts = (owner, model)
+    return all(
+        p and p[0].isalnum() and all(c.isalnum() or c in "-_." for c in p) and ".." not in p
+        for p in parts
+    )
+
+
+def _no_hub_model(name: str) -> str:
+    return (
+        f"no folder {name} here and no model {name} on the hub, or none that you may read; "
+        "check the name, or log in with `hf auth login`"
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
