@@ -102,7 +102,9 @@ def load_indexed_png(
             about = json.loads(str(image.info[CHUNK]))
             names, offset = tuple(map(str, about["names"])), int(about["offset"])
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise InputError(f"{path} is not a label map written by scanseg: no names in it") from None
+            raise InputError(
+                f"{path} is not a label map written by scanseg: no names in it"
+            ) from None
         except Exception as error:  # decoders raise many kinds of error on hostile bytes
             raise InputError(f"{path} is truncated or damaged") from error
         if image.mode not in ("P", "I;16", "I"):
