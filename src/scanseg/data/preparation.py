@@ -1,0 +1,422 @@
+"""From official archives to a folder that can be opened: resumable, parallel, atomic.
+
+Every file goes through the same steps: read a member of an archive (or of its unpacked folder),
+convert it if the data set asks for it, write it under a temporary name, sync, rename. A file that
+is there is therefore complete, and a second run goes on where the first one stopped. At the end
+``SHA256SUMS`` has a line per file, in the format of ``sha256sum --check``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from scanseg.contracts import InputError
+from scanseg.data.archives import (
+    Bounds,
+    Bundle,
+    FolderBundle,
+    Member,
+    Writer,
+    inflate,
+    is_compressed_tar,
+    open_archive,
+)
+from scanseg.data.layout import Archive, Layout, Take
+
+SUMS = "SHA256SUMS"
+SCRATCH = ".scanseg-prepare"
+"""Folder below the output for archives within archives; removed at the end."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) after each file."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SPARE = 2**30  # bytes to leave free on the disk
+_WINDOW = 64  # files in flight
+_TAR_OVERHEAD = 1536  # bytes of headers and padding per member, about
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation did.
+
+    Attributes:
+        dataset: name of the data set.
+        output: the prepared folder.
+        splits: splits that were prepared.
+        written: files written now.
+        kept: files that were there already.
+        notes: remarks for the person.
+    """
+
+    dataset: str
+    output: Path
+    splits: tuple[str, ...]
+    written: int
+    kept: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Task:
+    bundle: Bundle
+    member: Member
+    to: str
+    convert: Callable[[bytes], bytes] | None = field(repr=False)
+
+
+def prepare(
+    layout: Layout,
+    source: Path,
+    output: Path,
+    *,
+    splits: Sequence[str] = (),
+    workers: int = 2,
+    checksums: bool = False,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Bring a data set into the folders that its layout reads.
+
+    Args:
+        layout: the data set.
+        source: folder with the official archives, or with what they unpack to.
+        output: folder to fill; may hold an earlier, unfinished preparation.
+        splits: splits to prepare; empty for all that ``source`` has.
+        workers: threads.
+        checksums: compare the archives with their published checksums first.
+        progress: called from this thread.
+
+    Raises:
+        InputError: an archive is missing, damaged, hostile or too large, a label cannot be
+            converted, or the disk is too small. Files written so far stay and are complete.
+    """
+    if not layout.archives:
+        raise InputError(f"{layout.name} needs no preparation: {layout.remedy(output, '')}")
+    if not source.is_dir():
+        raise InputError(
+            f"no folder {source}: give the one that has the archives of {layout.title}"
+        )
+    if workers < 1:
+        raise InputError(f"workers must be at least 1, not {workers}")
+    for split in splits:
+        layout.pick(split)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, output / SCRATCH, ignore_errors=True)
+        opener = _Opener(layout, source, output, stack, checksums, progress)
+        chosen, missing = opener.choose(splits)
+        output.mkdir(parents=True, exist_ok=True)
+        tasks = _plan(layout, opener, chosen)
+        _check_space(output, tasks)
+        _remove_leftovers({(output / task.to).parent for task in tasks})
+        sums = read_sums(output)
+        written, kept = _run(tasks, output, sums, workers, progress)
+        for path, data in layout.generated(output).items():
+            sums[path] = _write(output / path, partial(_put, data))
+        _write_sums(output, sums)
+    notes = tuple(f"not prepared: {split} ({why})" for split, why in missing.items())
+    return Prepared(layout.name, output, chosen, written, kept, notes)
+
+
+def each(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """``function`` of each item in threads, results as they come; stops at the first error.
+
+    Only a few items are in flight, so that a long list costs no memory and an interrupt is quick.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    remaining = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        running: set[Future[R]] = set()
+        try:
+            while True:
+                for item in remaining:
+                    running.add(pool.submit(function, item))
+                    if len(running) >= _WINDOW:
+                        break
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Opener:
+    """Finds the archives of a layout below the source folder and opens them."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        source: Path,
+        output: Path,
+        stack: contextlib.ExitStack,
+        checksums: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.layout = layout
+        self.source = source
+        self.output = output
+        self.stack = stack
+        self.checksums = checksums
+        self.progress = progress
+        self._unpacked: FolderBundle | None = None
+
+    def choose(self, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The splits to prepare, and for each other one what is missing."""
+        missing: dict[str, str] = {}
+        wanted = tuple(splits) or tuple(self.layout.splits)
+        for split in wanted:
+            absent = [a for a in self.layout.archives if not self._has(a, split)]
+            if absent:
+                outer = [a for a in absent if self._named(a.within) not in absent]
+                missing[split] = ", ".join(f"{a.file} ({a.holds}) from {a.url}" for a in outer)
+        ready = tuple(split for split in wanted if split not in missing)
+        if not ready or (splits and missing):
+            split = next(iter(splits), self.layout.default_split)
+            split = split if split in missing else next(iter(missing))
+            raise InputError(
+                f"{self.layout.name} {split}: {self.source} lacks {missing[split]}; "
+                "put the archive, or what it unpacks to, there"
+            )
+        return ready, missing
+
+    def open(self, archive: Archive) -> Bundle:
+        """The archive's members, from the file or from the unpacked folder."""
+        path = self._path(archive) or self._extract_inner(archive)
+        if path is None:
+            return self._folder()
+        if not archive.within:
+            self._check_digest(archive, path)
+        bounds = Bounds(archive.max_members, archive.max_bytes)
+        if is_compressed_tar(path):
+            path = self._inflate(path, archive)
+        bundle = open_archive(path, bounds)
+        self.stack.callback(bundle.close)
+        return bundle
+
+    def _has(self, archive: Archive, split: str) -> bool:
+        takes = [t for t in archive.takes_for((split,)) if t.split == split]
+        takes = takes or list(archive.takes_for((split,)))
+        if not takes or self._path(archive):
+            return True
+        if self._outer(archive):
+            return True
+        return any(_match(take, m.path) for m in self._folder().members for take in takes)
+
+    def _path(self, archive: Archive) -> Path | None:
+        """The archive's file in the source folder or in one right below it."""
+        for path in (self.source / archive.file, *sorted(self.source.glob(f"*/{archive.file}"))):
+            if path.is_file():
+                return path
+        return None
+
+    def _named(self, file: str) -> Archive | None:
+        return next((a for a in self.layout.archives if a.file == file), None)
+
+    def _outer(self, archive: Archive) -> tuple[Archive, Path] | None:
+        """The archive that holds this one, if it is in the source folder."""
+        outer = self._named(archive.within)
+        path = self._path(outer) if outer else None
+        return (outer, path) if outer and path else None
+
+    def _folder(self) -> FolderBundle:
+        if self._unpacked is None:
+            self._unpacked = FolderBundle(self.source, without=self.output)
+        return self._unpacked
+
+    def _extract_inner(self, archive: Archive) -> Path | None:
+        found = self._outer(archive)
+        if found is None:
+            return None
+        outer, outer_path = found
+        bundle = self.open(outer)
+        member = next((m for m in bundle.members if m.path.endswith(archive.file)), None)
+        if member is None:
+            raise InputError(
+                f"{outer_path}: no {archive.file} in it; get it again from {outer.url}"
+            )
+        path = self.output / SCRATCH / archive.file
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            bundle.copy(member, file)
+        return path
+
+    def _inflate(self, path: Path, archive: Archive) -> Path:
+        """The tar file inside a gzip file, in the scratch folder."""
+        inflated = self.output / SCRATCH / f"{path.name}.tar"
+        inflated.parent.mkdir(exist_ok=True)
+        limit = archive.max_bytes + archive.max_members * _TAR_OVERHEAD
+        size = path.stat().st_size
+        with inflated.open("wb") as file:
+            inflate(path, file, limit, lambda done: self._report(f"unpack {path.name}", done, size))
+        return inflated
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(what, done, total)
+
+    def _check_digest(self, archive: Archive, path: Path) -> None:
+        if not self.checksums or not archive.digest:
+            return
+        algorithm, _, official = archive.digest.partition(":")
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while chunk := file.read(2**22):
+                digest.update(chunk)
+                self._report(f"checksum of {path.name}", file.tell(), size)
+        if digest.hexdigest() != official:
+            raise InputError(
+                f"{path}: its {algorithm} is {digest.hexdigest()}, the official file has "
+                f"{official}; get it again from {archive.url}"
+            )
+
+
+def _plan(layout: Layout, opener: _Opener, splits: Sequence[str]) -> list[_Task]:
+    tasks: list[_Task] = []
+    for archive in layout.archives:
+        takes = archive.takes_for(splits)
+        if not takes:
+            continue
+        bundle = opener.open(archive)
+        found = [task for member in bundle.members for task in _tasks(bundle, member, takes)]
+        if not found:
+            raise InputError(
+                f"{bundle.path}: no {archive.holds} of {layout.title} inside; get it again from "
+                f"{archive.url}"
+            )
+        tasks += found
+    places: dict[str, _Task] = {}
+    for task in tasks:
+        first = places.setdefault(task.to, task)
+        if first.member.size != task.member.size:
+            raise InputError(
+                f"{opener.source}: {first.member.path} and {task.member.path} would both become "
+                f"{task.to}; leave one there"
+            )
+    return list(places.values())
+
+
+def _tasks(bundle: Bundle, member: Member, takes: Sequence[Take]) -> Iterator[_Task]:
+    for take in takes:
+        if match := _match(take, member.path):
+            yield _Task(bundle, member, match.expand(take.to), take.convert)
+
+
+def _match(take: Take, path: str) -> re.Match[str] | None:
+    return re.fullmatch(rf"(?:.*/)?{take.pattern}", path)
+
+
+def _check_space(output: Path, tasks: Sequence[_Task]) -> None:
+    needed = sum(t.member.size for t in tasks if not (output / t.to).is_file())
+    free = shutil.disk_usage(output).free
+    if needed + _SPARE > free:
+        raise InputError(
+            f"{output}: about {needed // 2**20} MiB are needed and {free // 2**20} MiB are free"
+        )
+
+
+def _remove_leftovers(folders: Iterable[Path]) -> None:
+    """Delete the temporary files of a preparation that was killed."""
+    for folder in folders:
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _run(
+    tasks: Sequence[_Task],
+    output: Path,
+    sums: dict[str, str],
+    workers: int,
+    progress: Progress | None,
+) -> tuple[int, int]:
+    """Do the tasks; adds to ``sums``. Returns (written, kept)."""
+    known = dict(sums)
+
+    def do(task: _Task) -> tuple[str, str, bool]:
+        path = output / task.to
+        if path.is_file() and (task.convert or path.stat().st_size == task.member.size):
+            return task.to, known.get(task.to) or digest(path), False
+        if task.convert is None:
+            return task.to, _write(path, partial(task.bundle.copy, task.member)), True
+        try:
+            data = task.convert(task.bundle.read(task.member))
+        except InputError as error:
+            raise InputError(f"{task.bundle.path}, {task.member.path}: {error}") from error
+        return task.to, _write(path, partial(_put, data)), True
+
+    written = kept = 0
+    for to, digest, new in each(do, tasks, workers):
+        sums[to] = digest
+        written, kept = written + new, kept + (not new)
+        if progress:
+            progress("files", written + kept, len(tasks))
+    return written, kept
+
+
+class _Hashing:
+    """Passes bytes on to a file and adds them up to a SHA-256."""
+
+    def __init__(self, file: Writer) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes, /) -> None:
+        self.sha256.update(data)
+        self._file.write(data)
+
+
+def _write(path: Path, fill: Callable[[Writer], object]) -> str:
+    """Write a file atomically; returns its SHA-256."""
+    from scanseg.weights import atomic_write
+
+    with atomic_write(path) as file:
+        hashing = _Hashing(file)
+        fill(hashing)
+    return hashing.sha256.hexdigest()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(output: Path) -> dict[str, str]:
+    """``SHA256SUMS`` of a prepared folder: path -> digest; empty where there is none.
+
+    Raises:
+        InputError: a line that is not ``digest, two spaces, path``.
+    """
+    path = output / SUMS
+    if not path.is_file():
+        return {}
+    sums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        digest, gap, name = line.partition("  ")
+        if not gap or not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise InputError(f"{path}: line {number} is not a checksum; delete the file")
+        sums[name] = digest
+    return sums
+
+
+def _write_sums(output: Path, sums: dict[str, str]) -> None:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    _write(output / SUMS, partial(_put, lines.encode()))
+
+
+def _put(data: bytes, file: Writer) -> None:
+    file.write(data)
