@@ -94,9 +94,11 @@ def run(function: Command, program: str, arguments: Sequence[str]) -> int:
     """Parse ``arguments`` by the signature of ``function`` and call it."""
     from jsonargparse import ArgumentError
 
+    from scanseg.cli.argument_order import options_first
+
     parser = parser_for(function, program)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args(options_first(parser, arguments))
     except ArgumentError as error:
         reason = " ".join(str(error).split())
         options = {o for a in parser._actions for o in a.option_strings}

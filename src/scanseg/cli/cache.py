@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+import json
 import os
 import re
 import time
@@ -38,11 +38,11 @@ def where() -> int:
     return EXIT_OK
 
 
-def size(*, json: bool = False) -> int:
+def size(*, json_: bool = False) -> int:
     """Print how much the cache holds.
 
     Args:
-        json: print a JSON object, sizes in bytes
+        json_: print a JSON object, sizes in bytes
     """
     entries = _entries()
     sums = {
@@ -52,9 +52,9 @@ def size(*, json: bool = False) -> int:
         )
         for kind in KINDS
     }
-    if json:
+    if json_:
         found = {kind: {"files": files, "bytes": held} for kind, (files, held) in sums.items()}
-        print(json_format.dumps(found))
+        print(json.dumps(found))
         return EXIT_OK
     for kind, (files, held) in sums.items():
         print(f"{KINDS[kind]}: {_readable(held)} in {files} file{'s' * (files != 1)}")

@@ -100,20 +100,21 @@ def is_photo(argument: str) -> bool:
     )
 
 
-def find_photos(arguments: Iterable[str], *, recursive: bool, leave_out: Path) -> list[PhotoFile]:
+def find_photos(arguments: Iterable[str], *, recursive: bool, output: Path) -> list[PhotoFile]:
     """The photos that arguments mean, each once, in the order of the arguments.
 
-    Folders and patterns give the files with an image ending, sorted; hidden files and what lies
-    below ``leave_out`` (the output folder) are passed over. Results keep the folders of the photos
-    below what the arguments have in common, so that equal names in two folders do not meet.
+    Folders and patterns give the files with an image ending, sorted; hidden files and an output
+    folder inside them are passed over. Results keep the folders of the photos below what the
+    arguments have in common, so that equal names in two folders do not meet.
 
     Args:
         arguments: from ``split_arguments``.
         recursive: look into sub-folders too.
-        leave_out: folder whose files are results, not photos.
+        output: folder for the results.
 
     Raises:
-        InputError: a file is missing, a folder or pattern has no photos, standard input twice.
+        InputError: a file is missing, a folder or pattern has no photos or is the output folder,
+            standard input twice.
     """
     found: dict[str, tuple[Path, str, Path]] = {}  # absolute path -> path, its root
     stdin = 0
@@ -123,7 +124,7 @@ def find_photos(arguments: Iterable[str], *, recursive: bool, leave_out: Path) -
             stdin += 1
             order.append(STDIN)
             continue
-        root, paths = _expand(argument, recursive, leave_out)
+        root, paths = _expand(argument, recursive, output)
         for path in paths:
             key = os.path.abspath(path)
             if key not in found:
@@ -162,38 +163,37 @@ def plan_outputs(photos: Sequence[PhotoFile], folder: Path) -> list[Outputs]:
     return plan
 
 
-def _expand(argument: str, recursive: bool, leave_out: Path) -> tuple[Path, list[Path]]:
+def _expand(argument: str, recursive: bool, output: Path) -> tuple[Path, list[Path]]:
     """An argument -> the folder that its results are relative to, and its photos."""
     path = Path(argument)
     if path.is_dir():
-        photos = _images_in(path, recursive, leave_out)
+        root = Path(os.path.abspath(path))
+        photos = _images_in(path, recursive, _inside(root, output))
         if not photos:
             deeper = "" if recursive else "; --recursive looks into its folders too"
             raise InputError(f"the folder {argument} has no photos in it{deeper}")
-        return Path(os.path.abspath(path)), photos
-    if path.exists() or not glob.has_magic(argument):
-        if not path.exists():
-            if "://" in argument:
-                raise InputError(f"{argument} is a web address: download the photo first")
-            raise InputError(f"{argument} does not exist")
+        return root, photos
+    if path.exists():
         return Path(os.path.abspath(path)).parent, [path]
+    if not glob.has_magic(argument):
+        if "://" in argument:
+            raise InputError(f"{argument} is a web address: download the photo first")
+        raise InputError(f"{argument} does not exist")
+    parts = Path(os.path.abspath(argument)).parts
+    root = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    results = _inside(root, output)
     photos = []
     for match in sorted(glob.glob(argument, recursive=True)):
         if os.path.isdir(match):
-            photos += _images_in(Path(match), recursive, leave_out) if recursive else []
-        elif _has_image_ending(match) and not _below(match, leave_out):
+            photos += _images_in(Path(match), recursive, results) if recursive else []
+        elif _has_image_ending(match) and not _below(match, results):
             photos.append(Path(match))
     if not photos:
         raise InputError(f"the pattern {argument!r} matches no photos")
-    fixed = []
-    for part in Path(os.path.abspath(argument)).parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return Path(*fixed), photos
+    return root, photos
 
 
-def _images_in(folder: Path, recursive: bool, leave_out: Path) -> list[Path]:
+def _images_in(folder: Path, recursive: bool, results: Path | None) -> list[Path]:
     def trouble(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}")
 
@@ -201,7 +201,7 @@ def _images_in(folder: Path, recursive: bool, leave_out: Path) -> list[Path]:
     for here, folders, files in os.walk(folder, onerror=trouble):
         if recursive:
             folders[:] = [
-                f for f in folders if not f.startswith(".") and not _below(Path(here, f), leave_out)
+                f for f in folders if not f.startswith(".") and not _below(Path(here, f), results)
             ]
         else:
             folders.clear()
@@ -209,8 +209,19 @@ def _images_in(folder: Path, recursive: bool, leave_out: Path) -> list[Path]:
     return sorted(photos)
 
 
-def _below(path: str | Path, folder: Path) -> bool:
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+def _inside(root: Path, output: Path) -> Path | None:
+    """The output folder if it lies inside ``root``: then it holds results, not photos."""
+    if Path(os.path.abspath(output)) == root:
+        raise InputError(
+            f"results in {output} would mix with the photos there: choose another --output folder"
+        )
+    return output if _below(output, root) else None
+
+
+def _below(path: str | Path, folder: Path | None) -> bool:
+    return folder is not None and Path(os.path.abspath(path)).is_relative_to(
+        os.path.abspath(folder)
+    )
 
 
 def _has_image_ending(name: str) -> bool:

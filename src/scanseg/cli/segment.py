@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_format
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanseg.cli import EXIT_OK, EXIT_SOME_FAILED
+from scanseg.cli.labels_file import read_labels_file, separated
 from scanseg.cli.photo_arguments import (
     Outputs,
     PhotoFile,
@@ -19,6 +18,7 @@ from scanseg.cli.photo_arguments import (
     plan_outputs,
     split_arguments,
 )
+from scanseg.cli.segment_report import Report
 from scanseg.contracts import (
     Branches,
     InferenceSettings,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from scanseg.vocabulary import Vocabulary
 
 DEFAULT_OUTPUT = "scanseg_output"
-_LABELS_FILE_LIMIT = 16 * 2**20  # bytes
 
 
 def segment(
@@ -44,7 +43,7 @@ def segment(
     labels_file: str | None = None,
     background: str | None = None,
     output: str | None = None,
-    json: bool = False,
+    json_: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
     recursive: bool = False,
@@ -81,7 +80,7 @@ def segment(
             words (default: the preset's)
         output: folder for the results, which keep the folders of the photos; - writes the map of
             one photo to standard output (default: scanseg_output, or no files with --json)
-        json: print one JSON object per photo to standard output; files are then written only with
+        json_: print one JSON object per photo to standard output; files are then written only with
             --output
         overwrite: replace results that exist
         skip_existing: leave out photos whose results exist
@@ -103,7 +102,7 @@ def segment(
         shift_seed: seed of the choice of these tokens
     """
     to_stdout = output == "-"
-    if to_stdout and json:
+    if to_stdout and json_:
         raise InputError("--json and --output - both write to standard output: choose one")
     if overwrite and skip_existing:
         raise InputError("--overwrite and --skip-existing exclude each other: choose one")
@@ -127,19 +126,20 @@ def segment(
     InferenceSettings().replace(**changes)  # complains before the model is loaded
 
     folder = Path(DEFAULT_OUTPUT if output is None or to_stdout else output)
-    photos = find_photos(photo_arguments, recursive=recursive, leave_out=folder)
-    report = _Report(json=json, quiet=quiet or to_stdout, total=len(photos))
+    photos = find_photos(photo_arguments, recursive=recursive, output=folder)
+    report = Report(as_json=json_, quiet=quiet, total=len(photos))
     plan: list[Outputs | None] = [None] * len(photos)
     if to_stdout:
         _check_stdout(photos)
-    elif not json or output is not None:
+    elif not json_ or output is not None:
         outputs = plan_outputs(photos, folder)
         photos, plan = _left_to_do(photos, outputs, folder, overwrite, skip_existing, report)
     if not photos:
         report.finish(folder)
         return EXIT_OK
 
-    first = _read(photos[0]) if len(photos) == 1 else None  # a bad one should fail at once
+    alone = report.total == 1
+    first = _read(photos[0]) if alone else None  # a bad one should fail at once
     segmenter, settings = _load(preset, weights, device, operating_point, changes)
     segmenter.encode(vocabulary)  # words that cannot be used, before the first photo
     with report.progress(len(photos)) as advance:
@@ -148,8 +148,8 @@ def segment(
                 photo = first or _read(photo_file)
                 result = _segment(segmenter, photo, vocabulary, settings)
             except _PhotoError as failure:
-                if len(photos) == 1:
-                    raise InputError(str(failure)) from failure
+                if alone:
+                    raise
                 report.failed(photo_file, str(failure))
             else:
                 if to_stdout:
@@ -175,55 +175,19 @@ def _vocabulary(
 
     chosen: Sequence[str] | Mapping[str, list[str]] = words
     if labels is not None:
-        chosen = _separated(labels)
+        chosen = separated(labels)
     elif labels_file is not None:
         chosen = read_labels_file(labels_file)
     decoys = None
     if background is not None:
-        decoys = [] if background.strip().lower() == "none" else _separated(background)
+        decoys = [] if background.strip().lower() == "none" else separated(background)
     return Vocabulary(chosen, background=decoys)
-
-
-def _separated(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def read_labels_file(path: str) -> dict[str, list[str]]:
-    """Words and their synonyms: one word per line, ``sofa: couch, settee``, ``#`` comments.
-
-    Raises:
-        InputError: the file is missing, not UTF-8 text, or has no word in it.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LABELS_FILE_LIMIT + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    if len(data) > _LABELS_FILE_LIMIT:
-        raise InputError(f"{path} is too large for a list of words")
-    found: dict[str, list[str]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("#"):
-            continue
-        content = line.split(" #", 1)[0].split("\t#", 1)[0].strip()
-        if not content:
-            continue
-        name, _, synonyms = content.partition(":")
-        if not name.strip():
-            raise InputError(f"{path}, line {number}: no word before the colon")
-        found.setdefault(name.strip(), []).extend(_separated(synonyms))
-    if not found:
-        raise InputError(f"{path} has no words in it: write one per line")
-    return found
 
 
 # -------------------------------------------------------------------------------- the work
 
 
-class _PhotoError(Exception):
+class _PhotoError(InputError):
     """One photo could not be read or does not fit into memory; the others may go on."""
 
 
@@ -283,7 +247,7 @@ def _write_files(
     if outputs is None:
         return
     overlay = draw_overlay(result, font=font)
-    record = json_format.dumps(to_record(result, name=photo.name), ensure_ascii=False, indent=1)
+    record = json.dumps(to_record(result, name=photo.name), ensure_ascii=False, indent=1)
     result.save(outputs.map)
     try:
         with atomic_write(outputs.overlay) as file:
@@ -320,7 +284,7 @@ def _left_to_do(
     folder: Path,
     overwrite: bool,
     skip_existing: bool,
-    report: _Report,
+    report: Report,
 ) -> tuple[list[PhotoFile], list[Outputs | None]]:
     """Make the output folder and settle what happens to results that exist."""
     existing = [path for outputs in plan for path in outputs.all() if os.path.lexists(path)]
@@ -343,108 +307,3 @@ def _left_to_do(
     ]
     report.skipped = len(photos) - len(left)
     return [photo for photo, _ in left], [outputs for _, outputs in left]
-
-
-# -------------------------------------------------------------------------------- the report
-
-
-@dataclass
-class _Report:
-    """What the person (standard error) and the machine (standard output) are told."""
-
-    json: bool
-    quiet: bool
-    total: int
-    skipped: int = 0
-    written: int = 0
-    failures: list[tuple[PhotoFile, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-
-    @contextmanager
-    def progress(self, count: int) -> Iterator[Callable[[], None]]:
-        """A progress bar where there is something to wait for and a terminal to show it on."""
-        if count < 2 or self.quiet or not self._console.is_terminal:
-            yield lambda: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = ("photos", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=self._console, transient=True, redirect_stdout=False
-        ) as progress:
-            task = progress.add_task("", total=count)
-            yield lambda: progress.advance(task)
-
-    def done(
-        self, photo_file: PhotoFile, photo: Photo, result: Segmentation, outputs: Outputs | None
-    ) -> None:
-        """One photo is finished."""
-        from scanseg.formats.records import to_record
-
-        self.written += 1
-        if self.json:
-            files = {}
-            if outputs is not None:
-                files = {
-                    "map": str(outputs.map),
-                    "overlay": str(outputs.overlay),
-                    "record": str(outputs.record),
-                }
-            record = to_record(result, name=photo.name)
-            self._line({"photo": photo_file.shown, "files": files, **record})
-        elif not self.quiet:
-            height, width = result.labels.shape
-            notes = f" ({'; '.join(photo.notes)})" if photo.notes else ""
-            self._console.print(f"{photo_file.shown}, {width} x {height}{notes}")
-            self._console.print(f"  {_summary(result)}")
-            if outputs is not None:
-                names = ", ".join(path.name for path in outputs.all())
-                self._console.print(f"  -> {outputs.map.parent}{os.sep}: {names}")
-
-    def failed(self, photo_file: PhotoFile, reason: str) -> None:
-        """One photo could not be done."""
-        self.failures.append((photo_file, reason))
-        if self.json:
-            self._line({"photo": photo_file.shown, "error": reason})
-
-    def finish(self, folder: Path) -> None:
-        """After the last photo: how many, and which failed."""
-        if self.total > 1 and not self.quiet and not self.json:
-            parts = [f"{self.written} of {self.total} photos done"]
-            if self.skipped:
-                parts.append(f"{self.skipped} skipped, their results exist in {folder}{os.sep}")
-            self._console.print("; ".join(parts))
-        elif self.skipped and not self.quiet and not self.json:
-            self._console.print(f"skipped: its results exist in {folder}{os.sep}")
-        if self.failures:
-            self._console.print(f"{len(self.failures)} could not be done:")
-            for _, reason in self.failures:
-                self._console.print(f"  {reason}")
-
-    @staticmethod
-    def _line(value: Mapping[str, Any]) -> None:
-        print(json_format.dumps(value), flush=True)
-
-
-def _summary(result: Segmentation) -> str:
-    """``cat 41 %, sofa 30 %, unknown 29 %; not found: window``, at most eight of each."""
-    import numpy as np
-
-    areas = np.bincount((result.labels + 1).ravel(), minlength=len(result.names) + 1)
-    shares = 100 * areas / result.labels.size
-    found = [int(i) for i in np.argsort(-areas[1:], kind="stable") if areas[i + 1]]
-    parts = [f"{result.names[i]} {shares[i + 1]:.0f} %" for i in found[:8]]
-    if len(found) > 8:
-        parts.append(f"{len(found) - 8} more {shares[[i + 1 for i in found[8:]]].sum():.0f} %")
-    if areas[0]:
-        parts.append(f"unknown {shares[0]:.0f} %")
-    absent = [name for i, name in enumerate(result.names) if not areas[i + 1]]
-    text = ", ".join(parts)
-    if absent:
-        text += "; not found: " + ", ".join(absent[:8])
-        text += f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-    return text
