@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from scanseg.calibration.semantic_integration import SemanticIntegration, SemanticIntegrationConfig
 from scanseg.contracts import InferenceSettings, InputError
@@ -99,7 +100,7 @@ def tiny() -> ScanConfig:
                 "layers": 4,
                 "width": 32,
                 "head_width": 16,
-                "patch_size": 8,
+                "patch_size": 4,
             },
             "text_cfg": {
                 "context_length": 32,
@@ -159,6 +160,8 @@ def build(config: ScanConfig) -> Segmenter:
         if not config.same_clip:
             region_clip = OpenClipEncoder(config.clip, tag=config.clip_tag)
         proposals = Mask2FormerProposals(**config.proposals)
+        if config.seed is not None:
+            _spread(proposals)
         integration = None
         if config.integration is not None:
             integration = SemanticIntegration(
@@ -174,6 +177,16 @@ def build(config: ScanConfig) -> Segmenter:
         recipe=config.recipe,
         config=config,
     )
+
+
+def _spread(network: nn.Module) -> None:
+    """Random weights large enough that proposals differ (a network's own start is near zero)."""
+    for name, parameter in network.named_parameters():
+        if "queries" in name:
+            nn.init.normal_(parameter)
+        elif parameter.ndim > 1:
+            gain = 2.0 if "mask" in name else 1.5
+            nn.init.normal_(parameter, std=gain * parameter[0].numel() ** -0.5)
 
 
 # --------------------------------------------------------------------------------------
@@ -272,9 +285,7 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         )
         if name == "vit_b":
             hint = "official ones exist for vit_l only: train them, or use vit_l"
-        raise InputError(
-            f"preset {name!r} needs SCAN weights: {hint}, then pass weights=FOLDER"
-        )
+        raise InputError(f"preset {name!r} needs SCAN weights: {hint}, then pass weights=FOLDER")
     if name not in PRESETS and "/" not in name and not Path(name).exists():
         raise InputError(f"no preset or folder {name!r}; presets: {', '.join(PRESETS)}")
     folder = resolve_folder(name if weights is None else weights)

@@ -58,8 +58,7 @@ class SuperpixelProposals(nn.Module):
             InputError: the encoder has no dense map.
         """
         if self.head is not None:
-            dense = self.head(self.head.inputs(context)).movedim(-1, 1)  # (B, D, g_y, g_x)
-            stride = 16
+            dense, stride = self.head(context), 8  # (B, D, g_y, g_x)
         elif context.dense is not None:
             dense, stride = context.dense, 32
         else:
@@ -81,12 +80,13 @@ class SuperpixelProposals(nn.Module):
         small = F.interpolate(
             pixels[None].float(), size=size, mode="bilinear", antialias=True, align_corners=False
         )[0]
-        lab = rgb2lab(small.permute(1, 2, 0).cpu().numpy() / 255.0).astype(np.float32)
+        rgb = small.clamp(0, 255).permute(1, 2, 0).cpu().numpy() / 255.0
+        lab = rgb2lab(rgb).astype(np.float32)
         fine = slic(
-            lab,
+            rgb,  # slic rescales what it is given, so it must convert to CIELAB itself
             n_segments=self.superpixels,
             compactness=self.compactness,
-            convert2lab=False,
+            convert2lab=True,
             start_label=0,
             channel_axis=-1,
         )

@@ -156,7 +156,12 @@ def _key(word: str) -> str:
 
 
 def _unique(words: Iterable[str]) -> list[str]:
-    return list({_key(w): w for w in reversed([_clean(w) for w in words])}.values())[::-1]
+    """Cleaned words, each once, in the order of their first appearance."""
+    first: dict[str, str] = {}
+    for word in words:
+        clean = _clean(word)
+        first.setdefault(_key(clean), clean)
+    return list(first.values())
 
 
 def _checked_templates(templates: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -1,0 +1,162 @@
+"""The ensemble and the map, each worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scanseg.contracts import InputError
+from scanseg.fusion import TermOwners, fuse, in_vocabulary_scores, label_map, region_scores
+
+TWO = TermOwners(torch.tensor([0, 1]), 2)
+
+
+def test_in_vocabulary_scores_are_a_softmax_over_labels_and_void() -> None:
+    text = torch.eye(3)[:2]
+    embeddings = torch.tensor([[[3.0, 0.0, 0.0]]])  # points at label 0; its length must not matter
+    scores, void = in_vocabulary_scores(embeddings, text, TWO, torch.tensor([0.0, 0.0, 9.0]), 2.0)
+    total = math.exp(2) + 1 + 1  # cosines 1, 0 and (void) 0, times the scale 2
+    assert scores[0, 0].tolist() == pytest.approx([math.exp(2) / total, 1 / total])
+    assert void.item() == pytest.approx(1 / total)
+
+
+def test_without_void_the_scores_sum_to_one() -> None:
+    scores, void = in_vocabulary_scores(torch.randn(2, 5, 3), torch.eye(3)[:2], TWO, None, 100.0)
+    assert torch.allclose(scores.sum(-1), torch.ones(2, 5))
+    assert not void.any()
+
+
+def test_invalid_regions_score_one_for_every_label() -> None:
+    valid = torch.tensor([[True, False], [False, True]])
+    features = torch.eye(2)  # region 0 (image 0, query 0) and region 1 (image 1, query 1)
+    scores = region_scores(features, valid, torch.eye(2), TWO, math.log(3))
+    assert scores[0, 0].tolist() == pytest.approx([0.75, 0.25])  # 3 : 1
+    assert scores[1, 1].tolist() == pytest.approx([0.25, 0.75])
+    assert (scores[~valid] == 1).all()
+
+
+def test_no_valid_region_at_all() -> None:
+    scores = region_scores(
+        torch.zeros(0, 2), torch.zeros(1, 3, dtype=torch.bool), torch.eye(2), TWO, 1.0
+    )
+    assert (scores == 1).all()
+
+
+def test_a_label_is_as_likely_as_its_best_word() -> None:
+    owners = TermOwners(torch.tensor([0, 0, 1]), 2)  # two words for label 0
+    assert owners.best(torch.tensor([[1.0, 5.0, 2.0]])).tolist() == [[5.0, 2.0]]
+
+
+def test_geometric_mean_of_the_branches() -> None:
+    p_in = torch.tensor([[[0.5, 0.25]]])
+    p_clip = torch.tensor([[[0.08, 0.64]]])
+    valid = torch.tensor([[True]])
+    scores = fuse(p_in, None, p_clip, valid, weight=0.5, branches="both", log_fusion=False)
+    assert scores[0, 0].tolist() == pytest.approx([0.2, 0.4])  # sqrt(.5*.08), sqrt(.25*.64)
+
+
+def test_one_weight_per_label() -> None:
+    p_in, p_clip = torch.tensor([[[0.5, 0.25]]]), torch.tensor([[[0.1, 0.7]]])
+    weight = torch.tensor([0.0, 1.0])
+    scores = fuse(
+        p_in, None, p_clip, torch.tensor([[True]]), weight=weight, branches="both", log_fusion=False
+    )
+    assert scores[0, 0].tolist() == pytest.approx([0.5, 0.7])
+
+
+def test_weight_zero_is_not_clip_only() -> None:
+    p_in, p_clip = torch.rand(1, 4, 3), torch.rand(1, 4, 3)
+    valid = torch.tensor([[True, False, True, True]])
+    scores = fuse(p_in, None, p_clip, valid, weight=0.0, branches="both", log_fusion=False)
+    assert torch.allclose(scores, p_in)
+
+
+def test_branches() -> None:
+    p_in, p_clip = torch.rand(1, 2, 3), torch.rand(1, 2, 3)
+    valid = torch.tensor([[True, False]])
+    only_in = fuse(p_in, None, p_clip, valid, weight=0.7, branches="embedding", log_fusion=False)
+    assert torch.equal(only_in, p_in)
+    only_clip = fuse(p_in, None, p_clip, valid, weight=0.7, branches="clip", log_fusion=False)
+    assert torch.equal(only_clip[0, 0], p_clip[0, 0])
+    assert not only_clip[0, 1].any()  # the invalid proposal is left out
+
+
+@pytest.mark.parametrize("branches", ["both", "embedding"])
+def test_proposals_without_embeddings_need_the_clip_branch(branches: str) -> None:
+    with pytest.raises(InputError, match='branches="clip"'):
+        fuse(
+            None,
+            None,
+            torch.rand(1, 1, 2),
+            torch.ones(1, 1).bool(),
+            weight=0.5,
+            branches=branches,
+            log_fusion=False,
+        )  # type: ignore[arg-type]
+
+
+def test_log_fusion_by_hand() -> None:
+    p_in, p_void = torch.tensor([[[0.6, 0.2]]]), torch.tensor([[0.2]])
+    scores = fuse(
+        p_in,
+        p_void,
+        None,
+        torch.tensor([[True]]),
+        weight=0.0,
+        branches="embedding",
+        log_fusion=True,
+    )
+    # softmax(log p) = p / sum p = (0.75, 0.25); times (1 - 0.2) = (0.6, 0.2); void 0.2; they sum to
+    # one, so the softmax of their logarithms gives them back
+    assert scores[0, 0].tolist() == pytest.approx([0.6, 0.2], abs=1e-6)
+
+
+def test_log_fusion_survives_zero_scores() -> None:
+    scores = fuse(
+        torch.zeros(1, 1, 3),
+        torch.ones(1, 1),
+        None,
+        torch.ones(1, 1).bool(),
+        weight=0.0,
+        branches="embedding",
+        log_fusion=True,
+    )
+    assert torch.isfinite(scores).all()
+
+
+def test_map_is_the_sum_over_proposals() -> None:
+    masks = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 1.0, 1.0]]])  # two proposals, 1 x 3 pixels
+    scores = torch.tensor([[0.6, 0.2], [0.1, 0.5]])
+    found = label_map(scores, masks, (1, 3), keep_scores=True)
+    assert found.scores is not None
+    expected = [[[0.6, 0.7, 0.1]], [[0.2, 0.7, 0.5]]]
+    assert np.allclose(found.scores.numpy(), expected)
+    assert found.labels.tolist() == [[0, 0, 1]]  # the tie in the middle goes to the first label
+    assert found.confidence[0].tolist() == pytest.approx([0.75, 0.5, 0.5 / 0.6])
+
+
+def test_chunks_of_labels_change_nothing() -> None:
+    torch.manual_seed(0)
+    scores, masks = torch.rand(7, 23), torch.rand(7, 9, 11)
+    whole = label_map(scores, masks, (20, 17), keep_scores=True)
+    pieces = label_map(scores, masks, (20, 17), keep_scores=True, budget=4 * 20 * 17 * 5)
+    assert torch.equal(whole.labels, pieces.labels)
+    assert torch.allclose(whole.confidence, pieces.confidence, atol=1e-6)
+    assert whole.scores is not None
+    direct = F.interpolate(
+        torch.einsum("qk,qhw->khw", scores, masks)[None],
+        (20, 17),
+        mode="bilinear",
+        align_corners=False,
+    )[0]
+    assert torch.allclose(whole.scores, direct, atol=1e-5)
+    assert torch.equal(whole.labels, direct.argmax(0))
+
+
+def test_a_pixel_without_evidence_has_no_confidence() -> None:
+    found = label_map(torch.ones(1, 2), torch.zeros(1, 2, 2), (2, 2))
+    assert (found.confidence == 0).all()

@@ -1,0 +1,314 @@
+"""The public contract, on the tiny preset: real parts, random weights."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scanseg
+from scanseg import InferenceSettings, InputError, Segmenter, Vocabulary
+from scanseg.contracts import ClipTokens, Proposals
+from scanseg.presets import OPERATING_POINTS, build, operating_point, tiny
+
+WORDS = ["cat", "sofa", "window"]
+
+
+@pytest.fixture(scope="module")
+def seg() -> Segmenter:
+    return Segmenter.from_pretrained("tiny", device="cpu")
+
+
+def photo(height: int = 48, width: int = 70, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_the_result_keeps_the_contract(seg: Segmenter) -> None:
+    out = seg(photo(), WORDS, scores=True)
+    assert out.labels.shape == (48, 70)
+    assert out.labels.dtype == np.int32
+    assert out.names == tuple(WORDS)
+    assert out.confidence.dtype == np.float32
+    assert out.confidence.min() >= 0
+    assert out.confidence.max() <= 1
+    assert out.scores is not None
+    assert out.scores.shape == (3, 48, 70)
+    assert np.array_equal(out.scores.argmax(0), out.labels)
+    assert sum(s.area for s in out.segments) == 48 * 70
+    assert out.settings["preset"] == "tiny"
+    assert out.settings["inference"]["shift_ratio"] == 0.15
+    assert seg(photo(), WORDS).scores is None
+
+
+def test_every_kind_of_source_gives_the_same_map(seg: Segmenter, tmp_path: Path) -> None:
+    pixels = photo()
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    buffer = io.BytesIO(path.read_bytes())
+    expected = seg(pixels, WORDS).labels
+    for source in (path, str(path), Image.fromarray(pixels), buffer.getvalue(), buffer):
+        assert np.array_equal(seg(source, WORDS).labels, expected)
+
+
+def test_a_list_is_each_photo_alone(seg: Segmenter) -> None:
+    photos = [photo(48, 70, 0), photo(60, 40, 1), photo(48, 70, 2)]
+    together = seg(photos, WORDS)
+    assert [o.labels.shape for o in together] == [(48, 70), (60, 40), (48, 70)]
+    for single, out in zip(photos, together, strict=True):
+        assert np.array_equal(seg(single, WORDS).labels, out.labels)
+    assert seg([], WORDS) == []
+
+
+def test_a_batch_of_two_is_two_batches_of_one(seg: Segmenter) -> None:
+    settings = InferenceSettings(mask_threshold=0.3)
+    text, owners = seg.encode(WORDS)
+    both = torch.stack([torch.from_numpy(photo(64, 64, s)).permute(2, 0, 1) for s in (3, 4)])
+    with torch.inference_mode():
+        together = seg.forward(both, text, owners, settings)
+        alone = [seg.forward(p[None], text, owners, settings) for p in both]
+    for i, one in enumerate(alone):
+        assert torch.equal(together.regions.valid[i], one.regions.valid[0])  # type: ignore[union-attr]
+        assert torch.allclose(together.scores[i], one.scores[0], atol=1e-5)
+
+
+def test_the_same_input_gives_the_same_bytes(seg: Segmenter, tmp_path: Path) -> None:
+    first, second = (seg(photo(), WORDS, scores=True) for _ in range(2))
+    assert first.labels.tobytes() == second.labels.tobytes()
+    assert first.confidence.tobytes() == second.confidence.tobytes()
+    assert first.scores.tobytes() == second.scores.tobytes()
+    fresh = Segmenter.from_pretrained("tiny", device="cpu")(photo(), WORDS)
+    assert fresh.labels.tobytes() == first.labels.tobytes()
+
+
+def test_the_callers_list_is_not_changed(seg: Segmenter) -> None:
+    words = ["cat"]
+    out = seg(photo(), words)
+    assert words == ["cat"]
+    assert out.names == ("cat",)
+    assert set(np.unique(out.labels)) <= {-1, 0}
+
+
+@pytest.mark.parametrize("count", [1, 2, 847, 2000])
+def test_one_to_two_thousand_labels(count: int) -> None:
+    seg = Segmenter.from_pretrained("tiny", device="cpu")
+    out = seg(photo(20, 24), [f"thing {i}" for i in range(count)])
+    assert out.labels.min() >= -1
+    assert out.labels.max() < count
+    assert len(out.names) == count
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)])
+def test_photos_of_a_few_pixels(seg: Segmenter, size: tuple[int, int]) -> None:
+    assert seg(photo(*size), WORDS).labels.shape == size
+
+
+def test_no_valid_proposal(seg: Segmenter) -> None:
+    class Faint:
+        """Masks that stay below every threshold."""
+
+        def __call__(self, pixels: torch.Tensor, context: object) -> Proposals:
+            B, _, h, w = pixels.shape
+            return Proposals(torch.full((B, 5, h, w), 0.1), torch.eye(32)[None, :5].repeat(B, 1, 1))
+
+    faint = Segmenter(clip=seg.region_clip, proposals=Faint(), recipe=seg.recipe)
+    both = faint(photo(), WORDS)  # the embeddings still speak
+    assert both.labels.shape == (48, 70)
+    assert (both.confidence > 0).all()
+    nothing = faint(photo(), WORDS, settings=InferenceSettings(branches="clip"))
+    assert (nothing.confidence == 0).all()
+
+
+def test_background_words_become_unknown(seg: Segmenter) -> None:
+    plain = seg(photo(), ["cat", "sofa"], scores=True)
+    winner = plain.names[int(plain.labels[0, 0])]
+    other = "sofa" if winner == "cat" else "cat"
+    out = seg(photo(), Vocabulary([other], background=[winner]))
+    assert out.names == (other,)
+    assert np.array_equal(out.labels == -1, plain.labels == plain.names.index(winner))
+
+
+def test_unknown_below_a_confidence(seg: Segmenter) -> None:
+    out = seg(photo(), WORDS)
+    bound = float(np.median(out.confidence))
+    cut = seg(photo(), WORDS, unknown_below=bound)
+    assert np.array_equal(cut.labels == -1, out.confidence < bound)
+    assert cut.settings["inference"]["unknown_below"] == bound
+
+
+def test_synonyms_speak_for_their_label(seg: Segmenter) -> None:
+    two = seg(photo(), ["cat", "sofa"], scores=True)
+    merged = seg(photo(), Vocabulary({"cat": ["sofa"], "zebra": []}), scores=True)
+    assert merged.names == ("cat", "zebra")
+    assert two.scores is not None
+    assert merged.scores is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"branches": "embedding"},
+        {"branches": "clip"},
+        {"shift_source": "none"},
+        {"shift_source": "noise"},
+        {"shift_source": "background"},
+        {"shift_order": "first"},
+        {"shift_ratio": 1.0},
+        {"shift_layers": (2,)},
+        {"semantics": "paper"},
+        {"log_fusion": True},
+        {"ensemble_weight": 0.0},
+        {"ensemble_weight": 1.0},
+    ],
+)
+def test_every_switch_runs_and_changes_the_evidence(
+    seg: Segmenter, changes: dict[str, object]
+) -> None:
+    base = InferenceSettings(mask_threshold=0.5, shift_ratio=0.5)
+    plain = seg(photo(), WORDS, settings=base, scores=True).scores
+    switched = seg(photo(), WORDS, settings=base.replace(**changes), scores=True).scores
+    assert plain is not None
+    assert switched is not None
+    assert not np.array_equal(plain, switched)
+    assert np.isfinite(switched).all()
+
+
+def test_shift_ratio_zero_is_no_shift(seg: Segmenter) -> None:
+    none = seg(photo(), WORDS, settings=InferenceSettings(shift_source="none"), scores=True)
+    zero = seg(photo(), WORDS, settings=InferenceSettings(shift_ratio=0.0), scores=True)
+    assert np.array_equal(none.scores, zero.scores)  # type: ignore[arg-type]
+
+
+def test_region_batches_do_not_change_the_result(seg: Segmenter) -> None:
+    one = seg(
+        photo(), WORDS, settings=InferenceSettings(mask_threshold=0.3, region_batch=1), scores=True
+    )
+    all_ = seg(photo(), WORDS, settings=InferenceSettings(mask_threshold=0.3), scores=True)
+    assert np.allclose(one.scores, all_.scores, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_sim_can_be_left_out() -> None:
+    from dataclasses import replace
+
+    without = build(replace(tiny(), integration=None))
+    with_sim = build(tiny())
+    a, b = (
+        s(photo(), WORDS, settings=InferenceSettings(branches="embedding"), scores=True)
+        for s in (without, with_sim)
+    )
+    assert not np.allclose(a.scores, b.scores)
+
+
+def test_learnable_shift_needs_its_token(seg: Segmenter) -> None:
+    with pytest.raises(InputError, match="learnable"):
+        seg(photo(), WORDS, settings=InferenceSettings(shift_source="learnable"))
+
+
+def test_settings_of_the_model_are_the_default_of_calls() -> None:
+    chosen = InferenceSettings(semantics="paper", mask_threshold=0.25)
+    seg = Segmenter.from_pretrained("tiny", settings=chosen)
+    recorded = seg(photo(), WORDS).settings["inference"]
+    assert recorded["mask_threshold"] == 0.25
+    assert recorded["shift_ratio"] == 0.30  # the paper's default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"semantics": "both"}, "semantics must be one of 'released', 'paper'"),
+        ({"mask_threshold": 1.0}, "mask_threshold"),
+        ({"ensemble_weight": 1.5}, "ensemble_weight"),
+        ({"shift_ratio": -0.1}, "shift_ratio"),
+        ({"branches": "all"}, "branches must be one of"),
+        ({"shift_source": "zeros"}, "shift_source must be one of"),
+        ({"shift_order": "last"}, "shift_order must be one of"),
+        ({"region_batch": 0}, "region_batch"),
+    ],
+)
+def test_settings_are_checked(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        InferenceSettings(**arguments)  # type: ignore[arg-type]
+
+
+def test_replace_knows_its_fields_and_follows_the_semantics() -> None:
+    with pytest.raises(InputError, match="no such inference setting: threshold"):
+        InferenceSettings().replace(threshold=0.3)
+    assert InferenceSettings().replace(semantics="paper").shift_ratio == 0.30
+    assert InferenceSettings(shift_ratio=0.05).replace(semantics="paper").shift_ratio == 0.05
+
+
+def test_released_operating_points() -> None:
+    large = operating_point("vit_l", "ade847")
+    assert (large.mask_threshold, large.ensemble_weight, large.shift_ratio, large.log_fusion) == (
+        0.30,
+        0.75,
+        0.15,
+        True,
+    )
+    assert operating_point("vit_b", "pc59").ensemble_weight == 0.35
+    assert set(OPERATING_POINTS["vit_b"]) == {
+        "default",
+        "ade150",
+        "ade847",
+        "pc59",
+        "pc459",
+        "voc20",
+    }
+    with pytest.raises(InputError, match="no operating point 'cityscapes'"):
+        operating_point("vit_l", "cityscapes")
+
+
+@pytest.mark.parametrize("name", ["vit_b", "vit_l"])
+def test_presets_without_weights_stop_and_say_what_to_do(name: str) -> None:
+    with pytest.raises(InputError, match="needs SCAN weights"):
+        Segmenter.from_pretrained(name)
+
+
+def test_unknown_presets_folders_and_devices(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no preset or folder 'vit_x'; presets: embedded"):
+        Segmenter.from_pretrained("vit_x")
+    with pytest.raises(InputError, match="config.json"):
+        Segmenter.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot use device 'abacus'"):
+        Segmenter.from_pretrained("tiny", device="abacus")
+
+
+def test_save_and_load(seg: Segmenter, tmp_path: Path) -> None:
+    folder = seg.save_pretrained(tmp_path / "model")
+    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "NOTICE.md"}
+    again = Segmenter.from_pretrained(folder)
+    assert np.array_equal(
+        again(photo(), WORDS, scores=True).scores, seg(photo(), WORDS, scores=True).scores
+    )
+    through_preset = Segmenter.from_pretrained("tiny", weights=folder)
+    assert np.array_equal(through_preset(photo(), WORDS).labels, seg(photo(), WORDS).labels)
+    with pytest.raises(InputError, match="holds weights of preset 'tiny', not 'vit_b'"):
+        Segmenter.from_pretrained("vit_b", weights=folder)
+
+
+def test_a_part_of_ones_own(seg: Segmenter) -> None:
+    """Third parties pass objects that keep the protocols: no registry, no subclassing."""
+
+    class Quarters:
+        def __call__(self, pixels: torch.Tensor, context: ClipTokens) -> Proposals:
+            B, _, h, w = pixels.shape
+            masks = torch.zeros(B, 4, h, w)
+            for i, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+                masks[:, i, y * h // 2 : (y + 1) * h // 2, x * w // 2 : (x + 1) * w // 2] = 1
+            return Proposals(masks)
+
+    own = Segmenter(clip=seg.region_clip, proposals=Quarters(), recipe=seg.recipe)
+    out = own(photo(), WORDS, settings=InferenceSettings(branches="clip"))
+    assert len(np.unique(out.labels[:20, :30])) == 1
+    with pytest.raises(InputError, match='branches="clip"'):
+        own(photo(), WORDS)
+    with pytest.raises(InputError, match="composed by hand"):
+        own.save_pretrained("anywhere")
+
+
+def test_version_is_stated() -> None:
+    assert scanseg.__version__.count(".") == 2
