@@ -271,7 +271,7 @@ def test_presets_without_weights_stop_and_say_what_to_do(name: str) -> None:
 def test_unknown_presets_folders_and_devices(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no preset or folder 'vit_x'; presets: embedded"):
         Segmenter.from_pretrained("vit_x")
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         Segmenter.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="cannot use device 'abacus'"):
         Segmenter.from_pretrained("tiny", device="abacus")

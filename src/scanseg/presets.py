@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -295,7 +295,9 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         raise InputError(f"{folder} holds weights of preset {preset!r}, not {name!r}")
     if preset == "embedded":
         segmenter = embedded()
-        load_into(segmenter.proposals, tensors.part("proposals."), source=str(folder))
+        load_into(
+            cast(nn.Module, segmenter.proposals), tensors.part("proposals."), source=str(folder)
+        )
         return segmenter
     segmenter = build(_config_of(found, folder))
     load_into(segmenter, tensors, source=str(folder))
@@ -306,7 +308,8 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
     """Write a model folder; see ``Segmenter.save_pretrained``."""
     name = segmenter.recipe.name
     if name == "embedded":
-        state = {f"proposals.{k}": v for k, v in segmenter.proposals.state_dict().items()}
+        head = cast(nn.Module, segmenter.proposals).state_dict()
+        state = {f"proposals.{k}": v for k, v in head.items()}
         return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
     if segmenter.config is None:
         raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")

@@ -209,7 +209,7 @@ class Segmenter(nn.Module):
         text, owners = self.encode(vocabulary)
         many = isinstance(photos, (list, tuple))
         results = []
-        for batch in self._batches(photos if many else [photos]):  # type: ignore[arg-type,list-item]
+        for batch in self._batches(photos if many else [photos]):  # type: ignore[arg-type]
             pixels = torch.stack([resized for _, resized in batch]).to(self.device)
             found = self.forward(pixels, text, owners, chosen)
             for i, (photo, _) in enumerate(batch):

@@ -64,3 +64,35 @@ def test_tiny_photos(size: tuple[int, int]) -> None:
     proposals = SuperpixelProposals()(pixels, context(torch.randn(1, 4, 1, 2)))
     assert proposals.masks.shape[2:] == size
     assert (proposals.masks.sum(1) >= 1).all()
+
+
+def test_an_encoder_without_a_dense_map_is_refused() -> None:
+    with pytest.raises(InputError, match="dense map"):
+        SuperpixelProposals()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), context(None))
+
+
+def test_it_is_a_proposal_generator() -> None:
+    assert isinstance(SuperpixelProposals(), ProposalGenerator)
+
+
+def test_pooling_reads_the_coarse_map_bilinearly() -> None:
+    fine = np.array([[0, 0, 1, 1]])  # 1 x 4 pixels of a photo of the same size, stride 2
+    weights, area = _pooling_matrix(fine, (1, 2), (1.0, 1.0), 2)
+    # cell centres at pixel coordinates 1 and 3; pixel centres at 0.5, 1.5, 2.5, 3.5 read the cells
+    # at -0.25 -> 0, 0.25, 0.75, 1.25 -> 1
+    assert area.tolist() == [2, 2]
+    assert np.allclose(weights, [[(1 + 0.75) / 2, 0.25 / 2], [0.25 / 2, (0.75 + 1) / 2]])
+
+
+def test_adjacency() -> None:
+    fine = np.array([[0, 0, 1], [2, 2, 1]])
+    assert _adjacency(fine, 3).toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+
+
+def test_roots_of_a_forest() -> None:
+    parent = np.array([3, 3, 2, 3])  # leaves 0 and 1 are joined under 3, leaf 2 is alone
+    assert _roots(parent, 3).tolist() == [1, 1, 0]
+
+
+def test_padding_adds_empty_masks() -> None:
+    assert _padded(torch.ones(2, 3), 4).tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]

@@ -65,6 +65,7 @@ class EmbeddedEncoder(nn.Module):
     vision_width = 1280
     vision_widths: Mapping[int, int] = {1: 40, 2: 112, 3: 320, 4: 1280}
     depth = 4
+    keys: Tensor
     pixel_mean = (0.5, 0.5, 0.5)
     pixel_std = (0.5, 0.5, 0.5)
 
