@@ -170,18 +170,18 @@ def _read_file(path: Path, limits: PhotoLimits) -> bytes:
 
 
 def _read_stream(stream: IO[bytes], shown: str, limits: PhotoLimits) -> bytes:
-    data = stream.read(limits.max_bytes + 1)
+    data = stream.read(limits.max_bytes + 1)  # one more tells that there is more
     if not isinstance(data, bytes):
         raise InputError(f"{shown} is open in text mode: open it in binary mode ('rb')")
+    return data
+
+
+def _from_bytes(data: bytes, name: str, shown: str, limits: PhotoLimits) -> Photo:
     if len(data) > limits.max_bytes:
         raise InputError(
             f"{shown} is larger than {limits.max_bytes / 2**20:.0f} MB: "
             "shrink it or save it as JPEG first"
         )
-    return data
-
-
-def _from_bytes(data: bytes, name: str, shown: str, limits: PhotoLimits) -> Photo:
     with open_bounded(data, shown, limits) as image:
         return _decode(image, name, shown)
 
