@@ -37,7 +37,8 @@ def object_ids() -> tuple[int, ...]:
 
 
 @cache
-def _object_table() -> LabelTable:
+def object_table() -> LabelTable:
+    """Object ids -> class indices; the objects outside the 847 do not count."""
     return LabelTable(object_ids(), voids=(0,), bits=16, others_void=True)
 
 
@@ -65,7 +66,7 @@ def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
 def label_from_seg(data: bytes) -> bytes:
     """``*_seg.png`` -> a 16-bit PNG with 0..846, 65535 for everything else, short side <= 512."""
     objects = decode_objects(decode_colour(data, "*_seg.png"))
-    indices = _object_table().decode(nearest(objects, *reduced_size(*objects.shape)), "*_seg.png")
+    indices = object_table().decode(nearest(objects, *reduced_size(*objects.shape)), "*_seg.png")
     return encode_png(np.where(indices < 0, VOID_16_BIT, indices).astype(np.uint16))
 
 
@@ -136,6 +137,11 @@ class Ade20k847(Layout):
     )
     tree = "images/{training,validation}/*.jpg, labels/{training,validation}/*.png (prepared)"
     terms = "non-commercial research and education (ADE20K terms); registration"
+
+    @property
+    def official_table(self) -> LabelTable:
+        """See :attr:`Layout.official_table`."""
+        return object_table()
 
     def files(self, root: Path, split: str) -> Files:
         """See :meth:`Layout.files`."""

@@ -1,9 +1,10 @@
 """Members of an archive or of an unpacked folder, checked before a single byte is written.
 
-An archive is read as a whole first. It is refused, and nothing is unpacked, if any member would
-leave the folder it is unpacked into, is a link, a device or encrypted, is there twice, or if
-members, bytes or the compression ratio are beyond the bounds. While unpacking, a member never
-yields more bytes than it announced.
+The list of an archive is read as a whole first. The archive is refused, and nothing is unpacked, if
+the name of any member leads out of the folder, if one is encrypted, or if the number of members,
+their bytes or their compression ratio are beyond the bounds. Links and devices are never unpacked
+nor followed; one in the place of a wanted file is an error. While unpacking, a member yields
+exactly the bytes that it announced. Of two members of one name the last one counts, as with tar.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MAX_RATIO = 200
 
 _SMALL = 2**20  # the ratio of members below this size does not matter
 _CHUNK = 2**20
+_TAR_BLOCK = 512
 _MAX_HEADER_READ = 2**24  # tarfile asks for a long name or a pax header in one piece
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -53,17 +55,19 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive.
+    """A file in an archive.
 
     Attributes:
         path: its path with forward slashes, relative and without ``..``.
         size: bytes.
         offset: where its bytes start in a tar file.
+        regular: False for links and devices, which cannot be read.
     """
 
     path: str
     size: int
     offset: int = 0
+    regular: bool = True
 
 
 class Writer(Protocol):
@@ -98,6 +102,8 @@ class Bundle(ABC):
         Raises:
             InputError: damaged, or more or fewer bytes than announced.
         """
+        if not member.regular:
+            raise InputError(f"{self.path}: {member.path} is a link or device; refused")
         left = member.size
         try:
             for chunk in self._chunks(member):
@@ -153,8 +159,7 @@ class ZipBundle(Bundle):
         check = _Checker(path, bounds)
         for entry in entries:
             mode = entry.external_attr >> 16
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise InputError(f"{path}: {entry.filename!r} is a link or device; refused")
+            regular = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
             if entry.flag_bits & 0x1:
                 raise InputError(f"{path}: {entry.filename!r} is encrypted; refused")
             if entry.file_size > max(_SMALL, entry.compress_size * MAX_RATIO):
@@ -163,9 +168,10 @@ class ZipBundle(Bundle):
                     f"{entry.compress_size}; refused"
                 )
             # orig_filename: ZipFile cuts names at a NUL and turns backslashes round on some systems
-            check.add(entry.orig_filename, entry.file_size, folder=entry.is_dir())
+            member = Member(entry.orig_filename, entry.file_size, regular=regular)
+            check.add(member, folder=entry.is_dir())
         self._entries = {entry.filename: entry for entry in entries}
-        super().__init__(path, tuple(check.members))
+        super().__init__(path, check.members)
 
     def close(self) -> None:
         """See :meth:`Bundle.close`."""
@@ -188,18 +194,19 @@ class TarBundle(Bundle):
                 tarfile.open(fileobj=_Guarded(raw, path), mode="r:") as tar,
             ):
                 for entry in tar:
-                    if not (entry.isreg() or entry.isdir()) or entry.issparse():
-                        raise InputError(f"{path}: {entry.name!r} is a link or device; refused")
-                    check.add(
-                        entry.name, entry.size, folder=entry.isdir(), offset=entry.offset_data
-                    )
+                    regular = entry.isreg() and not entry.issparse()
+                    member = Member(entry.name, entry.size, entry.offset_data, regular)
+                    check.add(member, folder=entry.isdir())
+                raw.seek(tar.offset)
+                if raw.read(_TAR_BLOCK) != bytes(_TAR_BLOCK):  # tarfile does not mind
+                    raise InputError(f"{path}: ends too early; get it again")
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: not a whole tar archive ({error}); get it again") from error
         self._file = path.open("rb")
         self._lock = threading.Lock()
-        super().__init__(path, tuple(check.members))
+        super().__init__(path, check.members)
 
     def close(self) -> None:
         """See :meth:`Bundle.close`."""
@@ -274,29 +281,28 @@ class _Checker:
     def __init__(self, path: Path, bounds: Bounds) -> None:
         self.path = path
         self.bounds = bounds
-        self.members: list[Member] = []
-        self._seen: set[str] = set()
+        self._by_name: dict[str, Member] = {}
         self._count = 0
         self._total = 0
 
-    def add(self, name: str, size: int, *, folder: bool, offset: int = 0) -> None:
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self._by_name.values())
+
+    def add(self, member: Member, *, folder: bool) -> None:
         self._count += 1
-        self._total += size
+        self._total += member.size
         if self._count > self.bounds.members:
             raise InputError(f"{self.path}: more than {self.bounds.members} members; refused")
-        if not safe_path(name):
-            raise InputError(f"{self.path}: {name!r} leads out of the folder; refused")
+        if not safe_path(member.path):
+            raise InputError(f"{self.path}: {member.path!r} leads out of the folder; refused")
         if folder:
             return
-        if size > self.bounds.member or self._total > self.bounds.total:
+        if member.size > self.bounds.member or self._total > self.bounds.total:
             raise InputError(
                 f"{self.path}: unpacks to more than {self.bounds.total} bytes; refused"
             )
-        plain = name.removeprefix("./")
-        if plain in self._seen:
-            raise InputError(f"{self.path}: {name!r} is there twice; refused")
-        self._seen.add(plain)
-        self.members.append(Member(name, size, offset))
+        self._by_name[member.path] = member
 
 
 class _Guarded:

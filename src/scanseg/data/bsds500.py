@@ -10,14 +10,21 @@ import numpy as np
 
 from scanseg.contracts import InputError
 from scanseg.data.layout import Archive, Files, Folder, Layout, SplitFacts, Take
-from scanseg.data.pictures import LabelTable, decode_grey, load_mat, read_bytes, whole_numbers
+from scanseg.data.pictures import (
+    LabelTable,
+    decode_grey,
+    load_mat,
+    read_bytes,
+    structs_in,
+    whole_numbers,
+)
 from scanseg.data.samples import Sample
 from scanseg.data.splits import read_keys
 
 
 def read_mat(path: Path) -> tuple[np.ndarray, ...]:
     """``groundTruth/*/ID.mat`` -> one (H, W) int32 region map per annotator, ids from 1."""
-    cells = np.atleast_1d(load_mat(read_bytes(path), "groundTruth", path))
+    cells = structs_in(load_mat(read_bytes(path), "groundTruth", path))
     if not all(hasattr(cell, "Segmentation") for cell in cells):
         raise InputError(f"{path}: groundTruth has no field Segmentation")
     return tuple(whole_numbers(cell.Segmentation, path) for cell in cells)

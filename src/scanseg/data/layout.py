@@ -167,7 +167,7 @@ class Layout(ABC):
     label_set: ClassVar[str | None]
     """Name of the label set in ``scanseg.vocabulary`` that the class indices follow."""
     table: LabelTable
-    """Stored values -> class indices; its order is the label set's."""
+    """Values of the files that are read -> class indices; its order is the label set's."""
     names: tuple[str, ...] = ()
     """The folder's own class names; empty where there is a label set."""
     prompts: tuple[str, ...] = ()
@@ -187,6 +187,11 @@ class Layout(ABC):
     def classes(self) -> int:
         """K, 0 for class-agnostic data."""
         return len(self.table.values)
+
+    @property
+    def official_table(self) -> LabelTable:
+        """The values of the official files, where preparation changes them; else ``table``."""
+        return self.table
 
     @property
     def labelled(self) -> str:

@@ -61,6 +61,8 @@ def archives(labels: str, convert: Callable[[bytes], bytes]) -> tuple[Archive, .
 class PascalContext(Layout):
     """``images/*.jpg``, ``splits/{train,val}.txt`` and one folder of label maps."""
 
+    label_map: ClassVar[LabelTable]
+    """``LabelMap`` values -> class indices."""
     labels: ClassVar[str]
     """The benchmark's folder of label maps."""
     default_split = "val"
@@ -75,6 +77,11 @@ class PascalContext(Layout):
         ),
     }
     terms = "photos: Flickr terms, research use; annotations: no licence stated"
+
+    @property
+    def official_table(self) -> LabelTable:
+        """See :attr:`Layout.official_table`."""
+        return self.label_map
 
     def files(self, root: Path, split: str) -> Files:
         """See :meth:`Layout.files`."""

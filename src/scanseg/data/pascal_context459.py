@@ -18,6 +18,7 @@ class PascalContext459(PascalContext):
     title = "PASCAL Context-459"
     label_set = "pc459"
     table = LabelTable(tuple(range(LABELS)), voids=(VOID,), bits=16)
+    label_map = _TABLE
     labels = "labels459"
     archives = archives("labels459", partial(label_png, table=_TABLE, void=VOID))
     tree = "images/*.jpg, splits/{train,val}.txt, labels459/*.png (prepared)"

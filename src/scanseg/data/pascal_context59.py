@@ -27,6 +27,7 @@ class PascalContext59(PascalContext):
     title = "PASCAL Context-59"
     label_set = "pc59"
     table = LabelTable(tuple(range(59)), voids=(VOID,))
+    label_map = _TABLE
     labels = "labels59"
     archives = archives("labels59", partial(label_png, table=_TABLE, void=VOID))
     tree = "images/*.jpg, splits/{train,val}.txt, labels59/*.png (prepared)"

@@ -146,7 +146,9 @@ def picture_size(path: Path) -> tuple[int, int, int]:
 
 
 def load_mat(data: bytes, variable: str, source: str | Path) -> Any:
-    """One variable of a MATLAB file up to version 7.2; structs become objects with attributes.
+    """One variable of a MATLAB file up to version 7.2, an array of at least two axes.
+
+    Cells and structs are arrays of objects; :func:`structs_in` takes the structs out.
 
     Raises:
         InputError: too large, damaged, version 7.3, or without that variable.
@@ -161,14 +163,19 @@ def load_mat(data: bytes, variable: str, source: str | Path) -> Any:
             raise InputError(f"{source}: no variable {variable!r} in this MATLAB file")
         if int(np.prod(shapes[variable], dtype=np.int64)) > MAX_PIXELS:
             raise InputError(f"{source}: {variable} has shape {shapes[variable]}, too large")
-        content = loadmat(
-            BytesIO(data), variable_names=[variable], squeeze_me=True, struct_as_record=False
-        )
+        content = loadmat(BytesIO(data), variable_names=[variable], struct_as_record=False)
     except InputError:
         raise
     except Exception as error:  # scipy raises many kinds for damaged files
         raise InputError(f"{source}: not a readable MATLAB file ({_first_line(error)})") from error
     return content[variable]
+
+
+def structs_in(value: Any) -> list[Any]:
+    """The structs in a struct, an array of structs or nested cells of them, in MATLAB's order."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [struct for item in value.ravel(order="F") for struct in structs_in(item)]
+    return [value]
 
 
 def whole_numbers(values: Any, source: str | Path) -> np.ndarray:
@@ -218,4 +225,6 @@ def _check_pixels(width: int, height: int, source: str | Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "of no known kind"
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -29,6 +29,7 @@ from scanseg.data.archives import (
     inflate,
     is_compressed_tar,
     open_archive,
+    safe_path,
 )
 from scanseg.data.layout import Archive, Layout, Take
 
@@ -173,6 +174,7 @@ class _Opener:
         self.checksums = checksums
         self.progress = progress
         self._unpacked: FolderBundle | None = None
+        self._opened: dict[str, Bundle] = {}
 
     def choose(self, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
         """The splits to prepare, and for each other one what is missing."""
@@ -195,6 +197,11 @@ class _Opener:
 
     def open(self, archive: Archive) -> Bundle:
         """The archive's members, from the file or from the unpacked folder."""
+        if archive.file not in self._opened:
+            self._opened[archive.file] = self._open(archive)
+        return self._opened[archive.file]
+
+    def _open(self, archive: Archive) -> Bundle:
         path = self._path(archive) or self._extract_inner(archive)
         if path is None:
             return self._folder()
@@ -245,9 +252,7 @@ class _Opener:
         bundle = self.open(outer)
         member = next((m for m in bundle.members if m.path.endswith(archive.file)), None)
         if member is None:
-            raise InputError(
-                f"{outer_path}: no {archive.file} in it; get it again from {outer.url}"
-            )
+            raise InputError(f"{outer_path}: no {archive.file} inside; get it from {outer.url}")
         path = self.output / SCRATCH / archive.file
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
@@ -292,13 +297,17 @@ def _plan(layout: Layout, opener: _Opener, splits: Sequence[str]) -> list[_Task]
         if not takes:
             continue
         bundle = opener.open(archive)
-        found = [task for member in bundle.members for task in _tasks(bundle, member, takes)]
-        if not found:
-            raise InputError(
-                f"{bundle.path}: no {archive.holds} of {layout.title} inside; get it again from "
-                f"{archive.url}"
-            )
-        tasks += found
+        found: dict[str | None, list[_Task]] = {take.split: [] for take in takes}
+        for member in bundle.members:
+            for split, task in _tasks(bundle, member, takes):
+                found[split].append(task)
+        for split, some in found.items():
+            if not some:
+                what = f"{archive.holds} of {layout.title}" + (f" {split}" if split else "")
+                raise InputError(
+                    f"{bundle.path}: no {what} inside; get it again from {archive.url}"
+                )
+            tasks += some
     places: dict[str, _Task] = {}
     for task in tasks:
         first = places.setdefault(task.to, task)
@@ -310,10 +319,18 @@ def _plan(layout: Layout, opener: _Opener, splits: Sequence[str]) -> list[_Task]
     return list(places.values())
 
 
-def _tasks(bundle: Bundle, member: Member, takes: Sequence[Take]) -> Iterator[_Task]:
+def _tasks(
+    bundle: Bundle, member: Member, takes: Sequence[Take]
+) -> Iterator[tuple[str | None, _Task]]:
+    """The tasks that a member gives rise to, each with its split."""
     for take in takes:
         if match := _match(take, member.path):
-            yield _Task(bundle, member, match.expand(take.to), take.convert)
+            to = match.expand(take.to)
+            if not safe_path(to):
+                raise InputError(f"{bundle.path}: {member.path!r} leads out of the folder; refused")
+            if not member.regular:
+                raise InputError(f"{bundle.path}: {member.path!r} is a link or device; refused")
+            yield take.split, _Task(bundle, member, to, take.convert)
 
 
 def _match(take: Take, path: str) -> re.Match[str] | None:
@@ -359,8 +376,8 @@ def _run(
         return task.to, _write(path, partial(_put, data)), True
 
     written = kept = 0
-    for to, digest, new in each(do, tasks, workers):
-        sums[to] = digest
+    for to, sum_of_file, new in each(do, tasks, workers):
+        sums[to] = sum_of_file
         written, kept = written + new, kept + (not new)
         if progress:
             progress("files", written + kept, len(tasks))

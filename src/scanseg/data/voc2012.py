@@ -22,6 +22,7 @@ from scanseg.data.pictures import (
     encode_png,
     load_mat,
     read_bytes,
+    structs_in,
     whole_numbers,
 )
 from scanseg.data.samples import Sample
@@ -35,10 +36,10 @@ _SBD_TABLE = LabelTable(tuple(range(21)), voids=(VOID,))
 
 def label_from_sbd(data: bytes) -> bytes:
     """An SBD ``cls/*.mat`` -> a PNG of VOC values, 0 background and 1..20."""
-    truth = load_mat(data, "GTcls", "GTcls")
-    if not hasattr(truth, "Segmentation"):
+    structs = structs_in(load_mat(data, "GTcls", "GTcls"))
+    if len(structs) != 1 or not hasattr(structs[0], "Segmentation"):
         raise InputError("GTcls has no field Segmentation; expected a file of dataset/cls of SBD")
-    stored = whole_numbers(truth.Segmentation, "GTcls.Segmentation")
+    stored = whole_numbers(structs[0].Segmentation, "GTcls.Segmentation")
     _SBD_TABLE.decode(stored, "GTcls.Segmentation")
     return encode_png(stored.astype(np.uint8))
 
