@@ -188,7 +188,7 @@ def test_encoder_sees_each_proposal_alone(
 def test_semantic_integration_as_a_whole(
     tokens: ClipTokens, integration: SemanticIntegration, reference: dict[str, np.ndarray]
 ) -> None:
-    """From the same proposals to the same directions; see ``test_cross_attention`` for the bound."""
+    """The same directions from the same proposals; the bound is as in ``test_cross_attention``."""
     embeddings = torch.from_numpy(reference["prop_emb_before_sim"])[None]
     theirs = torch.from_numpy(reference["after_lightweight_transformer"])
     cosine = F.cosine_similarity(integration(embeddings, tokens)[0], theirs, dim=-1)
