@@ -27,6 +27,7 @@ Command = Callable[..., int]
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module that has COMMAND, or COMMANDS with sub-commands; summary)
     "segment": ("scanseg.cli.segment", "label photos with your words"),
+    "score": ("scanseg.cli.score", "score anybody's predictions: both mIoUs, SG-IoU, a report"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
 }
 
@@ -138,6 +139,8 @@ def parser_for(function: Command, program: str) -> Any:
                 help=help_text,
                 metavar=name.upper().rstrip("S") if many else name.upper(),
             )
+        elif str(kind).startswith("list["):  # --compare A B
+            parser.add_argument("--" + name.replace("_", "-"), nargs="+", type=str, default=default, help=help_text)
         elif kind is bool and default is False:
             parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=help_text)
         elif default is inspect.Parameter.empty:

@@ -12,6 +12,8 @@ def options_first(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     argparse gives a positional list only the arguments that stand together; with this, words may
     follow options. What comes after a ``--`` is never taken for an option.
     """
+    if all(action.option_strings for action in parser._actions):
+        return list(arguments)  # nothing but options; one of them may take several values
     options: list[str] = []
     others: list[str] = []
     rest = iter(arguments)

@@ -1,0 +1,290 @@
+"""Label maps out of COCO files: panoptic JSON with PNGs, and masks per object or per class.
+
+Categories are matched to classes by name; where a file lists no categories, ``category_id`` must be
+the stored value of a class in the label set (COCO's ids for COCO's sets).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanseg.contracts import UNKNOWN, InputError, MissingExtra
+from scanseg.data.pictures import decode_colour, read_bytes
+from scanseg.evaluation.label_maps import Role, Segments
+from scanseg.formats.records import decode_rle
+
+MAX_JSON_BYTES = 2 * 2**30
+
+
+class PanopticMaps:
+    """A COCO panoptic JSON and its PNGs (id = R + 256 G + 65536 B).
+
+    Args:
+        path: the JSON.
+        content: what it holds.
+        classes: category id -> class index.
+        role: what the maps are, for messages.
+
+    Raises:
+        InputError: no PNG folder, a category that is no class, or not a panoptic file.
+    """
+
+    has_segments = True
+
+    def __init__(
+        self, path: Path, content: Mapping[str, Any], classes: Mapping[int, int], role: Role
+    ) -> None:
+        self._path, self._classes, self._role = path, classes, role
+        try:
+            self._entries = {_stem(a["file_name"]): a for a in content["annotations"]}
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: an annotation has no file_name") from error
+        if not self._entries:
+            raise InputError(f"{path}: it lists no {role} maps")
+        first = str(next(iter(self._entries.values()))["file_name"])
+        places = (path.with_suffix(""), path.parent / "panoptic", path.parent)
+        folder = next((p for p in places if (p / first).is_file()), None)
+        if folder is None:
+            raise InputError(f"{path}: {first} is not in {places[0]} nor beside the JSON")
+        self._folder = folder
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Stems of the PNGs, sorted."""
+        return tuple(sorted(self._entries))
+
+    def segments(self, key: str) -> Segments:
+        """The segments of one image.
+
+        Raises:
+            InputError: the PNG is missing or damaged, or PNG and JSON disagree.
+        """
+        entry = self._entries[key]
+        path = self._folder / str(entry["file_name"])
+        pixels = decode_colour(read_bytes(path), path).astype(np.int64)
+        ids = pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
+        try:
+            listed = {int(s["id"]): s for s in entry["segments_info"]}
+            classes = {
+                i: self._classes.get(int(s["category_id"]), UNKNOWN) for i, s in listed.items()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._path}: the segments of {key} need id and category_id"
+            ) from error
+        strange = next((i for i, c in classes.items() if c == UNKNOWN), None)
+        if strange is not None:
+            raise InputError(
+                f"{self._path}: category {listed[strange]['category_id']} is not among the labels"
+            )
+        drawn = set(np.unique(ids).tolist()) - {0}
+        if drawn != set(classes):
+            differ = min(drawn ^ set(classes))
+            raise InputError(f"{path}: segment {differ} is only in the PNG or only in the JSON")
+        crowds = tuple(i for i, s in listed.items() if s.get("iscrowd"))
+        return Segments(ids, classes, crowds)
+
+    def labels(self, key: str) -> np.ndarray:
+        """(H, W) int32 class indices, -1 where there is no segment or a crowd."""
+        return self.segments(key).labels()
+
+
+class MaskMaps:
+    """COCO annotations or results: masks with a category, painted into a class map.
+
+    In the ground truth larger objects are painted first, in predictions the less certain ones (then
+    the larger), so that what matters more lies on top. Pixels without a mask are void or unknown;
+    crowds are void.
+
+    Args:
+        path: the JSON.
+        entries: its annotations or results.
+        names: image id -> (key, (height, width) or ``None``).
+        classes: category id -> class index.
+        role: what the maps are, for messages.
+
+    Raises:
+        InputError: entries without category, segmentation or a known image.
+    """
+
+    has_segments = False
+
+    def __init__(
+        self,
+        path: Path,
+        entries: Sequence[Mapping[str, Any]],
+        names: Mapping[Any, tuple[str, tuple[int, int] | None]],
+        classes: Mapping[int, int],
+        role: Role,
+    ) -> None:
+        self._path, self._classes, self._role = path, classes, role
+        self._sizes = dict(names.values())
+        self._entries: dict[str, list[Mapping[str, Any]]] = {key: [] for key in self._sizes}
+        for entry in entries:
+            if not isinstance(entry, dict) or not {"category_id", "segmentation"} <= set(entry):
+                raise InputError(f"{path}: every entry needs category_id and segmentation")
+            self._entries.setdefault(self._key(entry, names), []).append(entry)
+        if not self._entries:
+            raise InputError(f"{path}: it lists no {role} maps")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Stems of the images, sorted."""
+        return tuple(sorted(self._entries))
+
+    def labels(self, key: str) -> np.ndarray:
+        """(H, W) int32 class indices, -1 where there is no mask.
+
+        Raises:
+            InputError: a damaged mask, an unknown category, or masks of different sizes.
+        """
+        painted, size = [], self._sizes.get(key)
+        for entry in self._entries[key]:
+            mask = self._mask(entry, size, key)
+            if size is not None and mask.shape != size:
+                raise InputError(
+                    f"{self._path}: a mask of {key} is {_size(mask.shape)}, the image {_size(size)}"
+                )
+            size = mask.shape
+            label = self._classes.get(int(entry["category_id"]))
+            if label is None:
+                raise InputError(
+                    f"{self._path}: category {entry['category_id']} is not among the labels"
+                )
+            painted.append((float(entry.get("score", 0)), -int(mask.sum()), label, mask, entry))
+        if size is None:
+            raise InputError(f"{self._path}: {key} has neither a size nor a mask")
+        labels = np.full(size, UNKNOWN, np.int32)
+        for _, _, label, mask, entry in sorted(painted, key=lambda p: p[:2]):
+            labels[mask] = UNKNOWN if entry.get("iscrowd") else label
+        return labels
+
+    def segments(self, key: str) -> Segments:
+        """One segment per class of the painted map."""
+        return Segments.of_classes(self.labels(key))
+
+    def _key(self, entry: Mapping[str, Any], names: Mapping[Any, tuple[str, Any]]) -> str:
+        if "file_name" in entry:
+            return _stem(entry["file_name"])
+        found = names.get(entry.get("image_id"))
+        if found is None:
+            raise InputError(
+                f"{self._path}: image {entry.get('image_id')!r} of an entry is not listed; results "
+                "without images need a COCO ground truth beside them"
+            )
+        return found[0]
+
+    def _mask(self, entry: Mapping[str, Any], size: tuple[int, int] | None, key: str) -> np.ndarray:
+        outline = entry["segmentation"]
+        try:
+            if isinstance(outline, dict):
+                return decode_rle(outline)
+            if size is None:
+                raise InputError("polygons need the size of the image")
+            return rasterise(outline, size)
+        except MissingExtra:
+            raise
+        except (InputError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{self._path}: a mask of {key} is damaged ({error})") from error
+
+
+def rasterise(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """COCO polygons -> (H, W) bool, by COCO's own rule (needs the extra ``scanseg[eval]``)."""
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise MissingExtra("eval", "reading COCO polygons") from error
+    parts = coco.frPyObjects([list(map(float, p)) for p in polygons], *size)
+    return coco.decode(coco.merge(parts)).astype(bool)
+
+
+def open_coco(
+    path: Path,
+    names: Sequence[str],
+    official: Sequence[int],
+    role: Role,
+    images: Mapping[Any, tuple[str, tuple[int, int] | None]] | None = None,
+) -> PanopticMaps | MaskMaps:
+    """The maps that a COCO file holds.
+
+    Args:
+        path: a JSON: panoptic, annotations with images and categories, or a list of results.
+        names: class names in order.
+        official: the label set's stored value of each class, for files without categories.
+        role: what the maps are, for messages.
+        images: image id -> key and size, for results that list no images (the truth's).
+
+    Raises:
+        InputError: unreadable, not COCO, or with categories that are not among the labels.
+    """
+    content = read_json(path)
+    if isinstance(content, list):
+        content = {"annotations": content}
+    entries = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise InputError(f"{path}: not a COCO file: expected a list of results or 'annotations'")
+    classes = _classes(path, content.get("categories"), names, official)
+    if entries and "segments_info" in entries[0]:
+        return PanopticMaps(path, content, classes, role)
+    listed = image_list(path, content.get("images")) or images or {}
+    return MaskMaps(path, entries, listed, classes, role)
+
+
+def image_list(path: Path, images: Any) -> dict[Any, tuple[str, tuple[int, int] | None]]:
+    """A COCO file's ``images``: id -> (stem of the file name, (height, width))."""
+    found: dict[Any, tuple[str, tuple[int, int] | None]] = {}
+    try:
+        for image in images or ():
+            size = (int(image["height"]), int(image["width"])) if "height" in image else None
+            found[image["id"]] = (_stem(image["file_name"]), size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: an image needs id, file_name, height and width") from error
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: unreadable, too large or not JSON.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InputError(f"{path}: larger than {MAX_JSON_BYTES // 2**30} GiB")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def _classes(
+    path: Path, categories: Any, names: Sequence[str], official: Sequence[int]
+) -> dict[int, int]:
+    """Category id -> class index; categories that are no class are left out."""
+    if not categories:
+        return {value: index for index, value in enumerate(official)}
+    index = {name: i for i, name in enumerate(names)}
+    try:
+        found = {int(c["id"]): index[c["name"]] for c in categories if c["name"] in index}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a category needs id and name") from error
+    if not found:
+        raise InputError(
+            f"{path}: none of its {len(categories)} categories is among the {len(names)} labels "
+            f"({categories[0]['name']!r} against {names[0]!r})"
+        )
+    return found
+
+
+def _stem(file_name: Any) -> str:
+    return Path(str(file_name)).with_suffix("").name
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]} pixels"
