@@ -28,7 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module that has COMMAND, or COMMANDS with sub-commands; summary)
     "segment": ("scanseg.cli.segment", "label photos with your words"),
     "score": ("scanseg.cli.score", "score anybody's predictions: both mIoUs, SG-IoU, a report"),
+    "data": ("scanseg.cli.data", "prepare and verify the benchmarks' data sets"),
+    "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
+    "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }
 
 _COMMON = """\
@@ -86,7 +89,8 @@ def _dispatch(arguments: list[str]) -> int:
         return EXIT_OK if rest else EXIT_MISTAKE
     if rest[0] not in nested:
         raise InputError(
-            f"scanseg {name} has no {rest[0]!r}{_nearest(rest[0], nested)}; see scanseg {name} --help"
+            f"scanseg {name} has no {rest[0]!r}{_nearest(rest[0], nested)}; "
+            f"see scanseg {name} --help"
         )
     return run(nested[rest[0]], f"scanseg {name} {rest[0]}", rest[1:])
 
@@ -96,17 +100,21 @@ def run(function: Command, program: str, arguments: Sequence[str]) -> int:
     from jsonargparse import ArgumentError
 
     from scanseg.cli.argument_order import options_first
+    from scanseg.cli.plain_errors import plain_reason
 
     parser = parser_for(function, program)
     try:
         parsed = parser.parse_args(options_first(parser, arguments))
     except ArgumentError as error:
-        reason = " ".join(str(error).split())
+        reason = plain_reason(str(error))
         options = {o for a in parser._actions for o in a.option_strings}
-        wrong = next((a for a in arguments if a.startswith("--") and a.split("=")[0] not in options), "")
+        wrong = next(
+            (a for a in arguments if a.startswith("--") and a.split("=")[0] not in options), ""
+        )
         hint = _nearest(wrong.split("=")[0], options) if wrong else ""
         raise InputError(f"{reason}{hint}; see {program} --help") from error
-    return function(**{k: v for k, v in vars(parsed).items() if k in inspect.signature(function).parameters})
+    found = vars(parsed)
+    return function(**{k: found[k.rstrip("_")] for k in inspect.signature(function).parameters})
 
 
 def parser_for(function: Command, program: str) -> Any:
@@ -130,6 +138,7 @@ def parser_for(function: Command, program: str) -> Any:
     for parameter in inspect.signature(function).parameters.values():
         name, kind, default = parameter.name, hints[parameter.name], parameter.default
         help_text = " ".join(described.get(name, "").split()).replace("%", "%%")
+        option = "--" + name.rstrip("_").replace("_", "-")  # as_ becomes --as
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             many = str(kind).startswith("list[")
             parser.add_argument(
@@ -140,13 +149,13 @@ def parser_for(function: Command, program: str) -> Any:
                 metavar=name.upper().rstrip("S") if many else name.upper(),
             )
         elif str(kind).startswith("list["):  # --compare A B
-            parser.add_argument("--" + name.replace("_", "-"), nargs="+", type=str, default=default, help=help_text)
+            parser.add_argument(option, nargs="+", type=str, default=default, help=help_text)
         elif kind is bool and default is False:
-            parser.add_argument("--" + name.replace("_", "-"), action="store_true", help=help_text)
+            parser.add_argument(option, action="store_true", help=help_text)
         elif default is inspect.Parameter.empty:
-            parser.add_argument("--" + name.replace("_", "-"), type=kind, required=True, help=help_text)
+            parser.add_argument(option, type=kind, required=True, help=help_text)
         else:
-            parser.add_argument("--" + name.replace("_", "-"), type=kind, default=default, help=help_text)
+            parser.add_argument(option, type=kind, default=default, help=help_text)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
