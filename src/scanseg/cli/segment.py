@@ -27,6 +27,7 @@ from scanseg.contracts import (
     Semantics,
     ShiftSource,
 )
+from scanseg.formats.lettering import Lettering
 
 if TYPE_CHECKING:
     from scanseg.formats.photos import Photo
@@ -124,6 +125,7 @@ def segment(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     InferenceSettings().replace(**changes)  # complains before the model is loaded
+    Lettering((), font)  # so does this
 
     folder = Path(DEFAULT_OUTPUT if output is None or to_stdout else output)
     photos = find_photos(photo_arguments, recursive=recursive, output=folder)
