@@ -18,7 +18,8 @@ import pytest
 
 from scanseg.contracts import InputError
 from scanseg.data import VOID, layout_of, open_dataset, prepare
-from scanseg.data.preparation import SCRATCH, SUMS, each, read_sums
+from scanseg.data.parallel import each
+from scanseg.data.preparation import SCRATCH, SUMS, read_sums
 
 
 def seg(*ids: int) -> np.ndarray:

@@ -18,8 +18,9 @@ from typing import Any
 
 from scanseg.contracts import InputError
 from scanseg.data.layout import Archive, Files, Folder, Layout, SplitFacts, Take
+from scanseg.data.parallel import Progress
 from scanseg.data.pictures import LabelTable
-from scanseg.data.preparation import Prepared, Progress, prepare
+from scanseg.data.preparation import Prepared, prepare
 from scanseg.data.samples import VOID, Dataset, Panoptic, Sample
 from scanseg.data.splits import HELD_OUT_SHARE, held_out
 from scanseg.data.verification import Finding, Verification, verify

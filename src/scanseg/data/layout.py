@@ -7,6 +7,7 @@ package too: commands take a class path (``my_package.my_file.MyLayout``) in pla
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class Take:
     to: str
     convert: Callable[[bytes], bytes] | None = None
     split: str | None = None
+
+    def match(self, path: str) -> re.Match[str] | None:
+        """The pattern against the path of a member."""
+        return re.fullmatch(rf"(?:.*/)?{self.pattern}", path)
 
 
 @dataclass(frozen=True)

@@ -8,44 +8,25 @@ is there is therefore complete, and a second run goes on where the first one sto
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from scanseg.contracts import InputError
-from scanseg.data.archives import (
-    Bounds,
-    Bundle,
-    FolderBundle,
-    Member,
-    Writer,
-    inflate,
-    is_compressed_tar,
-    open_archive,
-    safe_path,
-)
-from scanseg.data.layout import Archive, Layout, Take
+from scanseg.data.archives import Bundle, Member, Writer, safe_path
+from scanseg.data.layout import Layout, Take
+from scanseg.data.parallel import Progress, each
+from scanseg.data.sources import Sources
 
 SUMS = "SHA256SUMS"
 SCRATCH = ".scanseg-prepare"
 """Folder below the output for archives within archives; removed at the end."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) after each file."""
-
-T = TypeVar("T")
-R = TypeVar("R")
-
 _SPARE = 2**30  # bytes to leave free on the disk
-_WINDOW = 64  # files in flight
-_TAR_OVERHEAD = 1536  # bytes of headers and padding per member, about
 
 
 @dataclass(frozen=True)
@@ -112,12 +93,17 @@ def prepare(
         raise InputError(f"workers must be at least 1, not {workers}")
     for split in splits:
         layout.pick(split)
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, output / SCRATCH, ignore_errors=True)
-        opener = _Opener(layout, source, output, stack, checksums, progress)
-        chosen, missing = opener.choose(splits)
+    with Sources(
+        layout,
+        source,
+        scratch=output / SCRATCH,
+        without=output,
+        checksums=checksums,
+        progress=progress,
+    ) as sources:
+        chosen, missing = sources.choose(splits)
         output.mkdir(parents=True, exist_ok=True)
-        tasks = _plan(layout, opener, chosen)
+        tasks = _plan(layout, sources, chosen)
         _check_space(output, tasks)
         _remove_leftovers({(output / task.to).parent for task in tasks})
         sums = read_sums(output)
@@ -129,174 +115,13 @@ def prepare(
     return Prepared(layout.name, output, chosen, written, kept, notes)
 
 
-def each(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """``function`` of each item in threads, results as they come; stops at the first error.
-
-    Only a few items are in flight, so that a long list costs no memory and an interrupt is quick.
-    """
-    if workers == 1:
-        yield from map(function, items)
-        return
-    remaining = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        running: set[Future[R]] = set()
-        try:
-            while True:
-                for item in remaining:
-                    running.add(pool.submit(function, item))
-                    if len(running) >= _WINDOW:
-                        break
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Opener:
-    """Finds the archives of a layout below the source folder and opens them."""
-
-    def __init__(
-        self,
-        layout: Layout,
-        source: Path,
-        output: Path,
-        stack: contextlib.ExitStack,
-        checksums: bool,
-        progress: Progress | None,
-    ) -> None:
-        self.layout = layout
-        self.source = source
-        self.output = output
-        self.stack = stack
-        self.checksums = checksums
-        self.progress = progress
-        self._unpacked: FolderBundle | None = None
-        self._opened: dict[str, Bundle] = {}
-
-    def choose(self, splits: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-        """The splits to prepare, and for each other one what is missing."""
-        missing: dict[str, str] = {}
-        wanted = tuple(splits) or tuple(self.layout.splits)
-        for split in wanted:
-            absent = [a for a in self.layout.archives if not self._has(a, split)]
-            if absent:
-                outer = [a for a in absent if self._named(a.within) not in absent]
-                missing[split] = ", ".join(f"{a.file} ({a.holds}) from {a.url}" for a in outer)
-        ready = tuple(split for split in wanted if split not in missing)
-        if not ready or (splits and missing):
-            split = next(iter(splits), self.layout.default_split)
-            split = split if split in missing else next(iter(missing))
-            raise InputError(
-                f"{self.layout.name} {split}: {self.source} lacks {missing[split]}; "
-                "put the archive, or what it unpacks to, there"
-            )
-        return ready, missing
-
-    def open(self, archive: Archive) -> Bundle:
-        """The archive's members, from the file or from the unpacked folder."""
-        if archive.file not in self._opened:
-            self._opened[archive.file] = self._open(archive)
-        return self._opened[archive.file]
-
-    def _open(self, archive: Archive) -> Bundle:
-        path = self._path(archive) or self._extract_inner(archive)
-        if path is None:
-            return self._folder()
-        if not archive.within:
-            self._check_digest(archive, path)
-        bounds = Bounds(archive.max_members, archive.max_bytes)
-        if is_compressed_tar(path):
-            path = self._inflate(path, archive)
-        bundle = open_archive(path, bounds)
-        self.stack.callback(bundle.close)
-        return bundle
-
-    def _has(self, archive: Archive, split: str) -> bool:
-        takes = [t for t in archive.takes_for((split,)) if t.split == split]
-        takes = takes or list(archive.takes_for((split,)))
-        if not takes or self._path(archive):
-            return True
-        if self._outer(archive):
-            return True
-        return any(_match(take, m.path) for m in self._folder().members for take in takes)
-
-    def _path(self, archive: Archive) -> Path | None:
-        """The archive's file in the source folder or in one right below it."""
-        for path in (self.source / archive.file, *sorted(self.source.glob(f"*/{archive.file}"))):
-            if path.is_file():
-                return path
-        return None
-
-    def _named(self, file: str) -> Archive | None:
-        return next((a for a in self.layout.archives if a.file == file), None)
-
-    def _outer(self, archive: Archive) -> tuple[Archive, Path] | None:
-        """The archive that holds this one, if it is in the source folder."""
-        outer = self._named(archive.within)
-        path = self._path(outer) if outer else None
-        return (outer, path) if outer and path else None
-
-    def _folder(self) -> FolderBundle:
-        if self._unpacked is None:
-            self._unpacked = FolderBundle(self.source, without=self.output)
-        return self._unpacked
-
-    def _extract_inner(self, archive: Archive) -> Path | None:
-        found = self._outer(archive)
-        if found is None:
-            return None
-        outer, outer_path = found
-        bundle = self.open(outer)
-        member = next((m for m in bundle.members if m.path.endswith(archive.file)), None)
-        if member is None:
-            raise InputError(f"{outer_path}: no {archive.file} inside; get it from {outer.url}")
-        path = self.output / SCRATCH / archive.file
-        path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as file:
-            bundle.copy(member, file)
-        return path
-
-    def _inflate(self, path: Path, archive: Archive) -> Path:
-        """The tar file inside a gzip file, in the scratch folder."""
-        inflated = self.output / SCRATCH / f"{path.name}.tar"
-        inflated.parent.mkdir(exist_ok=True)
-        limit = archive.max_bytes + archive.max_members * _TAR_OVERHEAD
-        size = path.stat().st_size
-        with inflated.open("wb") as file:
-            inflate(path, file, limit, lambda done: self._report(f"unpack {path.name}", done, size))
-        return inflated
-
-    def _report(self, what: str, done: int, total: int) -> None:
-        if self.progress:
-            self.progress(what, done, total)
-
-    def _check_digest(self, archive: Archive, path: Path) -> None:
-        if not self.checksums or not archive.digest:
-            return
-        algorithm, _, official = archive.digest.partition(":")
-        digest = hashlib.new(algorithm, usedforsecurity=False)
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            while chunk := file.read(2**22):
-                digest.update(chunk)
-                self._report(f"checksum of {path.name}", file.tell(), size)
-        if digest.hexdigest() != official:
-            raise InputError(
-                f"{path}: its {algorithm} is {digest.hexdigest()}, the official file has "
-                f"{official}; get it again from {archive.url}"
-            )
-
-
-def _plan(layout: Layout, opener: _Opener, splits: Sequence[str]) -> list[_Task]:
+def _plan(layout: Layout, sources: Sources, splits: Sequence[str]) -> list[_Task]:
     tasks: list[_Task] = []
     for archive in layout.archives:
         takes = archive.takes_for(splits)
         if not takes:
             continue
-        bundle = opener.open(archive)
+        bundle = sources.open(archive)
         found: dict[str | None, list[_Task]] = {take.split: [] for take in takes}
         for member in bundle.members:
             for split, task in _tasks(bundle, member, takes):
@@ -313,7 +138,7 @@ def _plan(layout: Layout, opener: _Opener, splits: Sequence[str]) -> list[_Task]
         first = places.setdefault(task.to, task)
         if first.member.size != task.member.size:
             raise InputError(
-                f"{opener.source}: {first.member.path} and {task.member.path} would both become "
+                f"{sources.source}: {first.member.path} and {task.member.path} would both become "
                 f"{task.to}; leave one there"
             )
     return list(places.values())
@@ -324,17 +149,13 @@ def _tasks(
 ) -> Iterator[tuple[str | None, _Task]]:
     """The tasks that a member gives rise to, each with its split."""
     for take in takes:
-        if match := _match(take, member.path):
+        if match := take.match(member.path):
             to = match.expand(take.to)
             if not safe_path(to):
                 raise InputError(f"{bundle.path}: {member.path!r} leads out of the folder; refused")
             if not member.regular:
                 raise InputError(f"{bundle.path}: {member.path!r} is a link or device; refused")
             yield take.split, _Task(bundle, member, to, take.convert)
-
-
-def _match(take: Take, path: str) -> re.Match[str] | None:
-    return re.fullmatch(rf"(?:.*/)?{take.pattern}", path)
 
 
 def _check_space(output: Path, tasks: Sequence[_Task]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from scanseg.contracts import InputError
 from scanseg.data.layout import Files, Layout
+from scanseg.data.parallel import Progress, each
 from scanseg.data.pictures import picture_size, read_pixels
-from scanseg.data.preparation import SUMS, Progress, digest, each, read_sums
+from scanseg.data.preparation import SUMS, digest, read_sums
 from scanseg.data.samples import Sample
 
 Level = Literal["ok", "note", "problem"]
