@@ -98,9 +98,15 @@ def test_without_a_photo_the_colours_stand_alone() -> None:
 
 
 def test_the_strips_in_which_large_photos_are_painted_do_not_show() -> None:
-    """A vertical border looks the same in every row, over the seams too."""
-    picture = pixels(draw_overlay(segmentation(halves(1100, 64), ["a", "b"]), legend=False))
-    assert (picture == picture[:1]).all()
+    """A border looks the same wherever it lies, also where two strips of 512 rows meet."""
+    seen = []
+    for row in (500, 511, 512, 513):
+        labels = np.zeros((1100, 64))
+        labels[row:] = 1
+        picture = pixels(draw_overlay(segmentation(labels, ["a", "b"]), legend=False))
+        seen.append(picture[row - 10 : row + 10])
+    assert all((other == seen[0]).all() for other in seen)
+    assert len(np.unique(seen[0][:, 0], axis=0)) > 2  # there is a line between the two colours
 
 
 def text_pixels(picture: Image.Image) -> np.ndarray:
@@ -121,6 +127,12 @@ def test_names_are_written_inside_their_segments_only() -> None:
     assert abs(columns.mean() + 60 - 340) < 15
 
 
+def test_crumbs_of_a_label_get_no_name() -> None:
+    checker = np.indices((12, 16)).sum(0) % 2  # squares of 40 x 40 pixels, half a percent each
+    picture = draw_overlay(segmentation(checker.repeat(40, 0).repeat(40, 1), ["a", "b"]))
+    assert pixels(picture)[:480].max(2).min() > 60  # not one dark outline
+
+
 def test_the_legend_lists_the_largest_first() -> None:
     labels = np.zeros((480, 640))
     labels[:120] = 1
@@ -133,9 +145,12 @@ def test_the_legend_lists_the_largest_first() -> None:
 
 def test_a_long_legend_is_cut() -> None:
     labels = np.arange(2000).reshape(40, 50).repeat(12, 0).repeat(12, 1)
+    labels[-1, -1] = -1
     names = [f"word {i}" for i in range(2000)]
     picture = draw_overlay(segmentation(labels, names))
-    assert picture.height < 2 * 480 * 640 / 600 + 100
+    assert picture.size[0] == 640
+    assert picture.height < 512 * 1.8
+    assert (pixels(picture)[520:] == (48, 48, 48)).all(2).any()  # unknown is never cut
 
 
 def test_very_long_names_do_not_widen_the_picture() -> None:

@@ -207,9 +207,10 @@ def test_orientation_of_a_phone_jpeg() -> None:
     assert photo.pixels[40:].min() > 245
 
 
-def test_a_broken_exif_block_does_not_spoil_the_photo() -> None:
+def test_a_broken_exif_block_does_not_spoil_the_photo(recwarn: pytest.WarningsRecorder) -> None:
     data = encoded(Image.new("RGB", (8, 8), "white"), "JPEG", exif=b"Exif\0\0II*\0garbage")
     assert read_photo(data).pixels.shape == (8, 8, 3)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

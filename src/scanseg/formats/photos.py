@@ -238,9 +238,11 @@ def _millions(pixels: int) -> str:
 def _decode(image: Image.Image, name: str, shown: str) -> Photo:
     notes: list[str] = []
     try:
-        frames, frame = _frames(image)
-        image.load()
-        pixels = _to_rgb(_upright(image), notes)
+        with warnings.catch_warnings():  # about side issues such as a corrupt EXIF block
+            warnings.simplefilter("ignore")
+            frames, frame = _frames(image)
+            image.load()
+            pixels = _to_rgb(_upright(image), notes)
     except MemoryError:
         raise InputError(f"{shown} does not fit into memory: shrink it first") from None
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
@@ -299,7 +301,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
             notes.append("transparent parts are read as white")
             layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         image = layer
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _deep_grey(values: np.ndarray, notes: list[str]) -> np.ndarray:
