@@ -21,6 +21,7 @@ from scanseg.evaluation.report_sections import (
     sections,
 )
 
+_LEAST_WIDTH = 12  # of a column of names
 _MOST_CLASSES = 60  # a terminal shows no more; the files hold all
 
 
@@ -127,7 +128,11 @@ def _print_section(section: Section) -> None:
         for column, title in enumerate(part.head):
             text = column == 0 or column in part.text
             drawn.add_column(
-                Text(title), justify="left" if text else "right", overflow="fold", no_wrap=not text
+                Text(title),
+                justify="left" if text else "right",
+                overflow="fold",
+                no_wrap=not text,
+                min_width=_LEAST_WIDTH if text else None,
             )
         for row in part.rows:
             drawn.add_row(*map(Text, row))

@@ -90,7 +90,7 @@ class PanopticMaps:
         return Segments(ids, classes, crowds)
 
     def labels(self, key: str) -> np.ndarray:
-        """(H, W) int32 class indices, -1 where there is no segment or a crowd."""
+        """(H, W) int32 class indices, -1 where there is no segment."""
         return self.segments(key).labels()
 
 
@@ -98,8 +98,7 @@ class MaskMaps:
     """COCO annotations or results: masks with a category, painted into a class map.
 
     In the ground truth larger objects are painted first, in predictions the less certain ones (then
-    the larger), so that what matters more lies on top. Pixels without a mask are void or unknown;
-    crowds are void.
+    the larger), so that what matters more lies on top. Pixels without a mask are void or unknown.
 
     Args:
         path: the JSON.
@@ -156,12 +155,12 @@ class MaskMaps:
                 raise InputError(
                     f"{self._path}: category {entry['category_id']} is not among the labels"
                 )
-            painted.append((float(entry.get("score", 0)), -int(mask.sum()), label, mask, entry))
+            painted.append((float(entry.get("score", 0)), -int(mask.sum()), label, mask))
         if size is None:
             raise InputError(f"{self._path}: {key} has neither a size nor a mask")
         labels = np.full(size, UNKNOWN, np.int32)
-        for _, _, label, mask, entry in sorted(painted, key=lambda p: p[:2]):
-            labels[mask] = UNKNOWN if entry.get("iscrowd") else label
+        for _, _, label, mask in sorted(painted, key=lambda p: p[:2]):
+            labels[mask] = label
         return labels
 
     def segments(self, key: str) -> Segments:

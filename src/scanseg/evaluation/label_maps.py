@@ -141,12 +141,9 @@ class Segments:
         )
 
     def labels(self) -> np.ndarray:
-        """(H, W) int32 class indices, -1 where there is no segment or a crowd."""
+        """(H, W) int32 class indices, -1 where there is no segment. A crowd has its class."""
         found, index = np.unique(self.ids, return_inverse=True)
-        of = [
-            UNKNOWN if i == VOID or i in self.crowds else self.classes.get(int(i), UNKNOWN)
-            for i in found.tolist()
-        ]
+        of = [UNKNOWN if i == VOID else self.classes[i] for i in found.tolist()]
         return np.array(of, np.int32)[index].reshape(self.ids.shape)
 
 

@@ -200,11 +200,11 @@ def _specificity(report: Report) -> Section | None:
 
 def _baselines(report: Report) -> Section:
     columns = {
-        "mIoU present": "miou_present",
-        "mIoU union": "miou_union",
-        "SG-IoU released": "sg_iou_released",
-        "SG-IoU eq. 6": "sg_iou_eq6",
-        "pixel accuracy": "pacc",
+        "present": "miou_present",
+        "union": "miou_union",
+        "SG released": "sg_iou_released",
+        "SG eq. 6": "sg_iou_eq6",
+        "pixels right": "pacc",
     }
     rows = tuple(
         (name, *(number(values[key]) for key in columns.values()))

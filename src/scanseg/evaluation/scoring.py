@@ -58,7 +58,7 @@ def count_maps(
         truth: ground-truth maps.
         keys: which images, in this order.
         num_classes: K.
-        panoptic: count segments for PQ; ``None``: if both sides know objects.
+        panoptic: count segments for PQ; ``None``: if the ground truth knows objects.
         boundary: score contours too (slower).
         workers: threads that decode and count; ``None``: one per core, at most eight.
         advance: called after each image.
@@ -66,9 +66,7 @@ def count_maps(
     Raises:
         InputError: a map cannot be read, or the two maps of an image differ in size.
     """
-    with_segments = panoptic
-    if with_segments is None:
-        with_segments = predictions.has_segments and truth.has_segments
+    with_segments = truth.has_segments if panoptic is None else panoptic
 
     def one(key: str) -> tuple[PairCounts, PanopticQuality | None, BoundaryF | None]:
         quality, contours = None, None
