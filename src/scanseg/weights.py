@@ -8,7 +8,7 @@ A model folder holds
 * ``NOTICE.md``: the terms of these weights, which are not those of the code.
 
 Pickles are never opened here (``scanseg convert`` does that, under guard). Files are written next
-to their final place, synced and renamed, so a reader sees the old file or the new one, never a part.
+to their final place, synced and renamed, so a reader sees the old file or the new one, never half.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -41,8 +41,22 @@ PARTS: Mapping[str, str] = {
 }
 """Top-level prefixes of a whole model's state and what is under them."""
 
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_DTYPES = {name: dtype for dtype, name in _TYPES.items()}
 _CONFIG_LIMIT = 16 * 2**20  # bytes; a config.json is a few kilobytes
 _NAMED = 3  # weights that an error names before it says "and so on"
+_UMASK = threading.Lock()
 _HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 _HUB_FILES = ["*.json", "*.safetensors", "*.md", "*.txt"]
 
@@ -78,33 +92,46 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file, atomically.
+    """Write a safetensors file, atomically, one tensor after the other.
 
-    Tensors that are views of a memory-mapped file are written from there, without a copy in memory.
-    The same tensors give the same bytes.
+    Memory holds no more than one tensor besides ``tensors`` itself, which may be views of a
+    memory-mapped file and may repeat. The same tensors give the same bytes.
 
     Returns:
         SHA-256 of the file, hexadecimal.
 
     Raises:
-        InputError: ``tensors`` is empty, or two of them share memory.
+        InputError: ``tensors`` is empty, or the format has no such type.
     """
-    path = Path(path)
     if not tensors:
         raise InputError(f"no weights to write to {path}")
-    plain = {name: tensors[name].detach().contiguous() for name in sorted(tensors)}
-    with _temporary_beside(path) as temporary:
-        try:
-            save_file(plain, temporary, metadata={"format": "pt"})
-        except RuntimeError as error:
-            if "share memory" not in str(error):
-                raise
-            raise InputError(
-                f"two weights for {path.name} share memory; clone one of them"
-            ) from error
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        return file_hash(temporary)
+    # wide types first, so that every tensor starts at a multiple of its item size
+    names = sorted(tensors, key=lambda n: (-tensors[n].element_size(), n))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        if tensor.dtype not in _TYPES:
+            raise InputError(f"{name} is {tensor.dtype}, which safetensors files do not hold here")
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with atomic_write(path) as file:
+        for start in (len(text).to_bytes(8, "little"), text):
+            digest.update(start)
+            file.write(start)
+        for name in names:
+            flat = tensors[name].detach().to("cpu").contiguous().reshape(-1)
+            data = flat.view(torch.uint8).numpy().data
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
 
 
 def file_hash(path: str | Path) -> str:
@@ -114,50 +141,91 @@ def file_hash(path: str | Path) -> str:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, read one by one when they are asked for.
+    """The tensors of a safetensors file, each read from disk when it is asked for.
+
+    Read, not mapped: mapped pages would count as memory of the process beside the model that they
+    are copied to.
 
     Args:
         path: the file. Its header is checked against the file: sizes, types, no gaps or overlaps.
-        prefix: show only names that start so, without the prefix.
 
     Raises:
         InputError: there is no such file, or it is not a whole safetensors file.
     """
 
-    def __init__(self, path: str | Path, prefix: str = "") -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.prefix = prefix
         if not self.path.is_file():
             raise InputError(f"no weights file {self.path}")
         try:
-            self._file: Any = safe_open(self.path, framework="pt", device="cpu")
-            names: list[str] = self._file.keys()
-        except (SafetensorError, OSError) as error:
+            with safe_open(self.path, framework="pt"):
+                pass  # checks every bound of the header
+            self._file = self.path.open("rb")
+            length = int.from_bytes(self._file.read(8), "little")
+            header = json.loads(self._file.read(length))
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(
                 f"{self.path} is not a whole safetensors file ({_one_line(error)}); "
                 "copy or convert it again"
             ) from error
-        self._names = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+        header.pop("__metadata__", None)
+        self._header: dict[str, Any] = header
+        self._start = 8 + length
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._file.get_tensor(self._names[name])
+        entry = self._header[name]
+        if entry["dtype"] not in _DTYPES:
+            raise InputError(f"{self.path}: {name} is of type {entry['dtype']}, not read here")
+        tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
+        data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        with self._lock:
+            self._file.seek(self._start + entry["data_offsets"][0])
+            if self._file.readinto(data) != len(data):
+                raise InputError(f"{self.path} became shorter while it was read; copy it again")
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._header)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._header)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._header
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header alone."""
-        return tuple(self._file.get_slice(self._names[name]).get_shape())
+        return tuple(self._header[name]["shape"])
 
-    def part(self, prefix: str) -> TensorFile:
-        """The tensors whose names start with ``prefix``, without it."""
-        return TensorFile(self.path, self.prefix + prefix)
+    def part(self, prefix: str) -> Part:
+        """The tensors whose names start with ``prefix``, shown without it."""
+        return Part(self, prefix)
+
+
+class Part(Mapping[str, Tensor]):
+    """A view of the tensors of a file whose names start with ``prefix``, without it."""
+
+    def __init__(self, file: TensorFile, prefix: str) -> None:
+        self.file = file
+        self.prefix = prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.file[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        start = len(self.prefix)
+        return (name[start:] for name in self.file if name.startswith(self.prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.prefix + name in self.file
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header alone."""
+        return self.file.shape(self.prefix + name)
 
 
 def load_into(
@@ -185,9 +253,7 @@ def load_into(
     own = module.state_dict(keep_vars=True)
     missing = [n for n in own if n not in tensors and not n.startswith(tuple(may_miss))]
     unexpected = [n for n in tensors if n not in own]
-    shape = (
-        tensors.shape if isinstance(tensors, TensorFile) else (lambda n: tuple(tensors[n].shape))
-    )
+    shape = getattr(tensors, "shape", lambda n: tuple(tensors[n].shape))
     wrong = [
         f"{n} {shape(n)} instead of {tuple(own[n].shape)}"
         for n in own
@@ -423,8 +489,9 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
+    with _UMASK:  # it can only be read by setting it, for the whole process
+        current = os.umask(0)
+        os.umask(current)
     return current
 
 

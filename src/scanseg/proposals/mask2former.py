@@ -9,8 +9,8 @@ file adds is what SCAN needs and transformers does not have:
 * a masked decoder that computes full-size masks only where somebody reads them, and a deformable
   attention that does not build arrays of samples. Both are the same sums in another order.
 
-Quirks of transformers that stay in here: ``decoder_layers=N`` builds N - 1 layers; its Swin has a
-final ``layernorm`` that nothing reads; its pixel decoder has no float32 guard under autocast.
+Quirks of transformers that stay in here: ``decoder_layers=N`` builds N - 1 layers; its Swin ends
+with a norm that nothing reads (taken out); its pixel decoder has no float32 guard under autocast.
 """
 
 from __future__ import annotations
@@ -166,6 +166,9 @@ class Mask2FormerProposals(nn.Module):
                 dim_feedforward=decoder_feedforward,
             )
         )
+        backbone_model = self.model.pixel_level_module.encoder
+        if hasattr(backbone_model, "swin"):
+            backbone_model.swin.layernorm = nn.Identity()  # only its pooled output goes through it
         for layer in self.model.pixel_level_module.decoder.encoder.layers:
             layer.self_attn = DeformableAttention.of(layer.self_attn)
         self.embedding_head = (
@@ -208,8 +211,8 @@ class Mask2FormerProposals(nn.Module):
         if missing or report["mismatched_keys"]:
             wrong = missing or sorted(str(entry[0]) for entry in report["mismatched_keys"])
             raise InputError(
-                f"{folder / 'model.safetensors'} does not fit its config.json: {len(wrong)} weights "
-                f"are missing or of another shape, first {wrong[0]}; download the model again"
+                f"{folder / 'model.safetensors'} does not fit its config.json: {len(wrong)} "
+                f"weights missing or of another shape, first {wrong[0]}; download the model again"
             )
         backbone = config.backbone_config.to_diff_dict()
         backbone["model_type"] = config.backbone_config.model_type
@@ -226,7 +229,8 @@ class Mask2FormerProposals(nn.Module):
             class_logits=stock.class_predictor.out_features,
             min_objectness=min_objectness,
         )
-        proposals.model.load_state_dict(stock.model.state_dict())
+        state = stock.model.state_dict()
+        proposals.model.load_state_dict({k: v for k, v in state.items() if not k.endswith(_UNREAD)})
         assert proposals.class_head is not None
         proposals.class_head.load_state_dict(stock.class_predictor.state_dict())
         return proposals.eval()
@@ -320,59 +324,103 @@ class Mask2FormerProposals(nn.Module):
         the scale it reads. Shrinking is linear, so the mask features are shrunk once per scale
         instead of every layer's masks.
 
+        Without gradients the states of the queries are kept in double precision: whether a pixel
+        is over one half hangs on the sign of a sum, one pixel more or less changes all layers after
+        it, and in single precision that differs from one CPU to the next (docs/decisions/0021).
+
         Returns:
             (normalised states (B, Q, width), mask logits (B, Q, h', w')) of every layer, or of the
             last one only.
         """
-        transformer = self.model.transformer_module
-        decoder = transformer.decoder
-        batch = mask_features.shape[0]
+        transformer, decoder = self.model.transformer_module, self.model.transformer_module.decoder
+        batch, device, single = mask_features.shape[0], mask_features.device, mask_features.dtype
+        twofold = not torch.is_grad_enabled() and device.type != "mps"
+        precise = torch.float64 if twofold else single
+
         keys, values, coarse = [], [], []
         for level, scale in enumerate(scales):
             value = transformer.input_projections[level](scale).flatten(2)
             value = value + transformer.level_embed.weight[level][None, :, None]
-            position = transformer.position_embedder(scale.shape, scale.device, scale.dtype)
-            values.append(value.permute(2, 0, 1))  # (N_level, B, width), as the layers take them
-            keys.append((value + position.flatten(2)).permute(2, 0, 1))
+            position = transformer.position_embedder(scale.shape, device, scale.dtype).flatten(2)
+            values.append(value.transpose(1, 2))  # (B, N_level, width)
+            keys.append((value + position).transpose(1, 2))
             with torch.no_grad():
-                coarse.append(
-                    F.interpolate(
-                        mask_features, size=scale.shape[-2:], mode="bilinear", align_corners=False
-                    ).flatten(2)
-                )  # (B, width, N_level)
-        query_position = transformer.queries_embedder.weight[:, None].expand(-1, batch, -1)
-        hidden = transformer.queries_features.weight[:, None].expand(-1, batch, -1)  # (Q, B, width)
+                small = F.interpolate(mask_features, size=scale.shape[-2:], mode="bilinear")
+                coarse.append(small.flatten(2).to(precise))  # (B, width, N_level)
 
+        query_position = transformer.queries_embedder.weight.to(precise)  # (Q, width)
+        hidden = transformer.queries_features.weight.to(precise).expand(batch, -1, -1)
         outputs: list[tuple[Tensor, Tensor]] = []
         for index, layer in enumerate([*decoder.layers, None]):
-            states = decoder.layernorm(hidden).transpose(0, 1)  # (B, Q, width)
-            mask_embedding = decoder.mask_predictor.mask_embedder(states)  # (B, Q, width)
+            states = _norm(decoder.layernorm, hidden)  # (B, Q, width)
+            mask_embedding = states
+            for block in decoder.mask_predictor.mask_embedder.layers:
+                linear, activation = block.layers
+                mask_embedding = activation(_linear(linear, mask_embedding))
             if every_layer or layer is None:
-                logits = torch.einsum("bqc,bchw->bqhw", mask_embedding, mask_features)
-                outputs.append((states, logits))
+                logits = torch.einsum("bqc,bchw->bqhw", mask_embedding.to(single), mask_features)
+                outputs.append((states.to(single), logits))
             if layer is None:
                 break
+
             level = index % len(scales)
             with torch.no_grad():
-                ignored = (
-                    torch.bmm(mask_embedding, coarse[level]).sigmoid_() < 0.5
-                )  # (B, Q, N_level)
-                ignored &= ~ignored.all(-1, keepdim=True)  # an empty mask attends everywhere
-                ignored = (
-                    ignored[:, None].expand(-1, layer.cross_attn.num_heads, -1, -1).flatten(0, 1)
-                )
-            attended, _ = layer.cross_attn(
-                hidden + query_position,
-                keys[level],
-                values[level],
-                attn_mask=ignored,
-                need_weights=False,
+                inside = torch.bmm(mask_embedding, coarse[level]).sigmoid_() >= 0.5  # (B, Q, N)
+                inside |= ~inside.any(-1, keepdim=True)  # an empty mask attends everywhere
+            cross, own = layer.cross_attn, layer.self_attn
+            heads = cross.num_heads
+            weights, biases = cross.in_proj_weight.chunk(3), cross.in_proj_bias.chunk(3)
+            attended = _attend(
+                F.linear(hidden + query_position, weights[0].to(precise), biases[0].to(precise)),
+                F.linear(keys[level], weights[1], biases[1]),
+                F.linear(values[level], weights[2], biases[2]),
+                heads,
+                inside[:, None],
             )
-            hidden = layer.cross_attn_layer_norm(hidden + attended)
-            attended, _ = layer.self_attn(hidden, position_embeddings=query_position)
-            hidden = layer.self_attn_layer_norm(hidden + attended)
-            hidden = layer.final_layer_norm(hidden + layer.fc2(F.relu(layer.fc1(hidden))))
+            hidden = hidden + _linear(cross.out_proj, attended)
+            hidden = _norm(layer.cross_attn_layer_norm, hidden)
+
+            placed = hidden + query_position
+            attended = _attend(
+                _linear(own.q_proj, placed),
+                _linear(own.k_proj, placed).to(single),
+                _linear(own.v_proj, hidden).to(single),
+                heads,
+            )
+            hidden = hidden + _linear(own.out_proj, attended)
+            hidden = _norm(layer.self_attn_layer_norm, hidden)
+
+            changed = _linear(layer.fc2, F.relu(_linear(layer.fc1, hidden)))
+            hidden = _norm(layer.final_layer_norm, hidden + changed)
         return outputs
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None
+) -> Tensor:
+    """Multi-head attention of projected (B, Q, width), (B, N, width), (B, N, width).
+
+    It computes in the type of the keys (averages are forgiving) and answers in that of the queries.
+
+    Args:
+        mask: (B, 1, Q, N) bool, where a query may look.
+    """
+    split = (
+        x.to(key.dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )
+    attended = F.scaled_dot_product_attention(*split, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2).to(query.dtype)
+
+
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """The module at the precision of ``x``."""
+    return F.linear(x, module.weight.to(x.dtype), module.bias.to(x.dtype))
+
+
+def _norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
+    """The module at the precision of ``x``."""
+    weight, bias = module.weight.to(x.dtype), module.bias.to(x.dtype)
+    return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
 
 
 class DeformableAttention(StockDeformableAttention):
