@@ -27,6 +27,7 @@ Command = Callable[..., int]
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module that has COMMAND, or COMMANDS with sub-commands; summary)
     "segment": ("scanseg.cli.segment", "label photos with your words"),
+    "evaluate": ("scanseg.cli.evaluate", "a model on a data set: scores, intervals, a report"),
     "score": ("scanseg.cli.score", "score anybody's predictions: both mIoUs, SG-IoU, a report"),
     "data": ("scanseg.cli.data", "prepare and verify the benchmarks' data sets"),
     "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
