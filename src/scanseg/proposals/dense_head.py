@@ -1,33 +1,96 @@
-"""The embedded head: a small MLP that turns the tower's features into dense proposal embeddings.
+"""The embedded head: a small network that turns the tower's features into dense embeddings.
 
 It starts from ConSE and adds a learned correction, so before training it *is* ConSE:
 
-    F(y, x) = normalise(normalise(e) + MLP(z)),   z = [s8, s16, s32, 10 e, 10 global]
+    F(y, x) = normalise(normalise(e) + MLP(U + W s8))
+    U       = context(s16 + up(context(s32, e, global)))
 
-with the three stages' features standardised and brought to stride 16, e the dense ConSE embedding
-and global the ConSE embedding of the whole photo.
+with s8, s16, s32 the standardised stages, e the dense ConSE embedding and global that of the whole
+photo. The coarse part (``hidden``) mixes neighbours at stride 32 and 16; the fine part (``embed``)
+works cell by cell at stride 8.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanseg.contracts import ClipTokens
+from scanseg.contracts import ClipTokens, InputError
 
 CONSE_GAIN = 10.0
 """Unit-norm embeddings have entries near 1/sqrt(D); this brings them to the features' scale."""
 
 
+@dataclass(frozen=True)
+class StageMaps:
+    """What the head reads, channels first.
+
+    Attributes:
+        s8, s16, s32: the tower's stages, (B, V, rows, columns) each.
+        conse: dense ConSE embedding at stride 32, (B, D, rows, columns), unit norm.
+        pooled: ConSE embedding of the whole photo, (B, D), unit norm.
+    """
+
+    s8: Tensor
+    s16: Tensor
+    s32: Tensor
+    conse: Tensor
+    pooled: Tensor
+
+    @classmethod
+    def from_tokens(cls, context: ClipTokens) -> StageMaps:
+        """From ``EmbeddedEncoder.encode_image(pixels, layers=(1, 2, 3))``."""
+        assert context.dense is not None
+        stages = [
+            context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
+            for layer in (1, 2, 3)
+        ]
+        return cls(stages[0], stages[1], stages[2], context.dense, context.pooled)
+
+
+class ContextBlock(nn.Module):
+    """x + g MLP(LayerNorm(depthwise(x))): mixes neighbours, then channels."""
+
+    def __init__(
+        self, width: int, *, kernel: int = 5, dilation: int = 1, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.neighbours = nn.Conv2d(
+            width,
+            width,
+            kernel,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
+            groups=width,
+        )
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.gain = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, rows, columns), same shape."""
+        y = self.neighbours(x).movedim(1, -1)  # (B, rows, columns, C)
+        return x + (self.gain * self.mlp(self.norm(y))).movedim(-1, 1)
+
+
 class DenseHead(nn.Module):
-    """Dense embeddings in the joint space at stride 16.
+    """Dense embeddings in the joint space at stride 8.
 
     Args:
         vision_widths: channels of the stages at stride 8, 16 and 32.
         joint_width: D.
-        hidden: width of the two hidden layers.
-        dropout: after each hidden layer, while training.
+        hidden: width of the context blocks.
+        dropout: inside the blocks and the last MLP, while training.
 
     The buffers ``mean`` and ``std`` (channels of all three stages) standardise the features; they
     are part of the weights.
@@ -38,49 +101,136 @@ class DenseHead(nn.Module):
         vision_widths: tuple[int, int, int] = (40, 112, 320),
         joint_width: int = 384,
         *,
-        hidden: int = 512,
-        dropout: float = 0.2,
+        hidden: int = 192,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        features = sum(vision_widths)
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("std", torch.ones(features))
+        fine, middle, coarse = vision_widths
+        self.widths = vision_widths
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(sum(vision_widths)))
+        self.register_buffer("std", torch.ones(sum(vision_widths)))
+        self.coarse = nn.Linear(coarse + 2 * joint_width, hidden)
+        self.coarse_context = nn.Sequential(
+            ContextBlock(hidden, dropout=dropout),
+            ContextBlock(hidden, dilation=2, dropout=dropout),
+        )
+        self.middle = nn.Linear(middle, hidden)
+        self.middle_context = ContextBlock(hidden, dropout=dropout)
+        self.fine = nn.Linear(fine, hidden)
+        correction = nn.Linear(2 * hidden, joint_width)
+        nn.init.normal_(correction.weight, std=1e-3)
+        nn.init.zeros_(correction.bias)
         self.mlp = nn.Sequential(
-            nn.Linear(features + 2 * joint_width, hidden),
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, 2 * hidden),
             nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, joint_width),
-        )
-        nn.init.normal_(self.mlp[-1].weight, std=1e-3)
-        nn.init.zeros_(self.mlp[-1].bias)
-
-    def inputs(self, context: ClipTokens) -> Tensor:
-        """z at stride 16, (B, g_y, g_x, features + 2 D)."""
-        grid = context.grids[2]
-        maps = [
-            F.adaptive_avg_pool2d(_as_map(context, 1), grid),  # stride 8 -> 16: area mean
-            _as_map(context, 2),
-            F.interpolate(_as_map(context, 3), grid, mode="bilinear", align_corners=False),
-        ]
-        features = torch.cat(maps, 1).movedim(1, -1)  # (B, g_y, g_x, features)
-        assert context.dense is not None
-        conse = F.interpolate(context.dense, grid, mode="bilinear", align_corners=False)
-        conse = F.normalize(conse, dim=1).movedim(1, -1)  # (B, g_y, g_x, D)
-        whole = context.pooled[:, None, None].expand_as(conse)
-        return torch.cat(
-            [(features - self.mean) / self.std, CONSE_GAIN * conse, CONSE_GAIN * whole], -1
+            nn.Dropout(2 * dropout),
+            correction,
         )
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(..., features + 2 D) -> (..., D), unit norm."""
-        width = self.mlp[-1].out_features
-        conse = z[..., -2 * width : -width] / CONSE_GAIN
-        return F.normalize(F.normalize(conse, dim=-1) + self.mlp(z), dim=-1)
+    def forward(self, context: ClipTokens) -> Tensor:
+        """Dense embeddings of whole photos, (B, D, rows, columns) at stride 8, unit norm over D."""
+        maps = StageMaps.from_tokens(context)
+        grid = maps.s8.shape[-2:]
+        hidden = F.interpolate(self.hidden(maps), grid, mode="bilinear", align_corners=False)
+        conse = F.interpolate(maps.conse, grid, mode="bilinear", align_corners=False)
+        fine, coarse, base = (x.movedim(1, -1) for x in (maps.s8, hidden, conse))
+        return self.embed(coarse, fine, base).movedim(-1, 1)
+
+    def hidden(self, maps: StageMaps) -> Tensor:
+        """The coarse part U: (B, C, rows, columns) at stride 16."""
+        s32 = self._standardised(maps.s32.movedim(1, -1), 2)  # (B, rows, columns, V)
+        conse = CONSE_GAIN * maps.conse.movedim(1, -1)
+        whole = CONSE_GAIN * maps.pooled[:, None, None].expand_as(conse)
+        x = self.coarse(torch.cat([s32, conse, whole], -1)).movedim(-1, 1)
+        x = self.coarse_context(x)  # (B, C, rows, columns) at stride 32
+        x = F.interpolate(x, maps.s16.shape[-2:], mode="bilinear", align_corners=False)
+        s16 = self._standardised(maps.s16.movedim(1, -1), 1)
+        return self.middle_context(x + self.middle(s16).movedim(-1, 1))
+
+    def embed(self, hidden: Tensor, fine: Tensor, conse: Tensor) -> Tensor:
+        """The fine part, cell by cell.
+
+        Args:
+            hidden: (..., C) the coarse part at these cells.
+            fine: (..., V) stage at stride 8, as the tower gives it.
+            conse: (..., D) dense ConSE embedding at these cells, any length.
+
+        Returns:
+            (..., D), unit norm.
+        """
+        x = hidden + self.fine(self._standardised(fine, 0))
+        return F.normalize(F.normalize(conse, dim=-1) + self.mlp(x), dim=-1)
+
+    def _standardised(self, features: Tensor, stage: int) -> Tensor:
+        start = sum(self.widths[:stage])
+        part = slice(start, start + self.widths[stage])
+        return (features - self.mean[part]) / self.std[part]
 
 
-def _as_map(context: ClipTokens, layer: int) -> Tensor:
-    rows, columns = context.grids[layer]
-    return context.patches[layer].transpose(1, 2).unflatten(2, (rows, columns))  # (B, V, g_y, g_x)
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head as it was saved, with what it was taught.
+
+    Attributes:
+        head: in evaluation mode, float32.
+        scale: cosine scale at the end of training (softmax of ``scale * cosine``).
+        names: the words that it was taught, sorted.
+        taught: their text embeddings, (words, D), unit norm.
+        notes: recipe, settings and photo counts of the training.
+    """
+
+    head: DenseHead
+    scale: float
+    names: tuple[str, ...]
+    taught: Tensor
+    notes: Mapping[str, Any]
+
+    def nearness(self, text: Tensor) -> Tensor:
+        """How close words are to what the head was taught: (K, D) unit norm -> (K,) in [-1, 1].
+
+        The largest cosine with a taught word; 1 for a taught word itself.
+        """
+        return (text @ self.taught.T).amax(1)
+
+
+def load_dense_head(path: Path | None = None) -> TrainedHead:
+    """Read a trained head.
+
+    Args:
+        path: a file that ``scanseg.training.embedded_head`` wrote; ``None`` takes the shipped one
+            (``model_cards/embedded_head.md``).
+
+    Raises:
+        InputError: the file is missing or is not such a file.
+    """
+    if path is None:
+        shipped = resources.files("scanseg.proposals") / "embedded_head.safetensors"
+        with resources.as_file(shipped) as file:
+            return load_dense_head(file)
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no trained head {path}: make one with make train-embedded-head")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a safetensors file ({error}): train or download it again"
+        ) from error
+    if "taught" not in tensors or "scale" not in metadata:
+        raise InputError(f"{path} is not a trained head: pass a file that scanseg.training wrote")
+    taught = F.normalize(tensors.pop("taught"), dim=-1)
+    head = DenseHead()
+    head.load_state_dict({name.removeprefix("head."): value for name, value in tensors.items()})
+    return TrainedHead(
+        head=head.eval().requires_grad_(False),
+        scale=float(metadata["scale"]),
+        names=tuple(json.loads(metadata["names"])),
+        taught=taught,
+        notes=json.loads(metadata["notes"]),
+    )

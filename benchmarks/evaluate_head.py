@@ -1,0 +1,298 @@
+"""Measure a trained dense head, pixel by pixel and without proposals.
+
+    python benchmarks/evaluate_head.py HEAD.safetensors --data DIR --teachers DIR [--stride 2]
+
+Four tests, none of which uses a photo that a held-out run was trained on: the 133 COCO names and
+everyday scene words on fully labelled photos, the 20 VOC names with decoys for the background, and
+CamVid's 11 names. For each: head alone, ConSE alone, and their geometric ensemble.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from scanseg.encoders.embedded import EmbeddedEncoder
+from scanseg.proposals.dense_head import TrainedHead, load_dense_head
+from scanseg.training.embedded_head import TEMPLATES
+from scanseg.training.head_photos import held_out
+from scanseg.training.head_vocabularies import COCO133
+
+LONG_SIDE = 640
+EVERYDAY = {
+    "sky": ("sky",),
+    "building": ("building", "house"),
+    "road": ("road",),
+    "sidewalk": ("pavement",),
+    "tree": ("tree",),
+    "grass": ("grass",),
+    "car": ("car",),
+    "person": ("person",),
+    "floor": ("floor", "wood floor"),
+    "wall": ("wall", "brick wall", "stone wall", "tile wall", "wood wall"),
+    "door": ("door",),
+    "window": ("window",),
+}
+"""Everyday scene words -> COCO names that they cover."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How head and ConSE are combined: p_k = p_head^(1-w) * p_conse^w, w by the label's nearness.
+
+    Attributes:
+        head, conse: factors on the cosines before the softmax.
+        seen, unseen: w of labels whose nearness to the taught words reaches ``near``, and of the
+            others.
+        near: cosine.
+    """
+
+    head: float = 16.0
+    conse: float = 24.0
+    seen: float = 0.0
+    unseen: float = 0.0
+    near: float = 0.8
+
+    def __str__(self) -> str:
+        scales = f"head {self.head:.4g}, ConSE {self.conse:g}"
+        return f"{scales}, w {self.seen:g}/{self.unseen:g} at {self.near:g}"
+
+
+@dataclass
+class Test:
+    """Photos with truth, and the words that are asked for.
+
+    Attributes:
+        name: of the test.
+        words: the queries; label k of the truth is word k.
+        others: further queries that all count as label ``len(words)`` ("something else").
+        items: (photo, (H, W) truth with 255 = ignore).
+        with_others: whether "something else" is one of the scored classes.
+    """
+
+    name: str
+    words: list[str]
+    others: list[str]
+    items: list[tuple[Path, np.ndarray]]
+    with_others: bool = False
+
+
+def coco_names() -> list[str]:
+    """The 133 names as a person would type them."""
+    return [words[0] for words in COCO133]
+
+
+def tests(data: Path, camvid_step: int) -> Iterator[Test]:
+    """All four tests."""
+    coco = data / "coco_train"
+    away = held_out(data)
+    names = coco_names()
+
+    def photo(stem: str) -> Path:
+        return coco / "images" / f"{stem}.jpg"
+
+    def labels(stem: str) -> np.ndarray:
+        return np.asarray(Image.open(coco / "labels" / f"{stem}.png"))
+
+    panoptic = [(photo(stem), labels(stem)) for stem in away["panoptic_full"]]
+    yield Test("coco133", names, [], panoptic)
+
+    voc_table = (coco / "coco_to_voc20.csv").read_text(encoding="utf-8").splitlines()[1:]
+    voc_of = {row.split(",")[2]: row.split(",")[1] for row in voc_table}  # COCO id -> VOC name
+    voc_ids = sorted(int(i) for i in voc_of)
+    things = np.full(256, 20, np.uint8)
+    for number, coco_id in enumerate(voc_ids):
+        things[coco_id + 1] = number
+    things[255] = 255
+    yield Test(
+        "voc21",
+        [voc_of[str(i)] for i in voc_ids],
+        [name for i, name in enumerate(names) if i not in voc_ids and name != "table"],
+        [
+            (photo(stem), things[np.asarray(Image.open(coco / "labels_things" / f"{stem}.png"))])
+            for stems in away.values()
+            for stem in stems
+        ],
+        with_others=True,
+    )
+
+    everyday = np.full(256, len(EVERYDAY), np.uint8)
+    for number, covered in enumerate(EVERYDAY.values()):
+        everyday[[names.index(name) for name in covered]] = number
+    everyday[255] = 255
+    mapped = [(path, everyday[truth]) for path, truth in panoptic]
+    only = [(path, np.where(truth == len(EVERYDAY), 255, truth)) for path, truth in mapped]
+    yield Test("everyday", list(EVERYDAY), [], only)
+    yield Test("everyday in a whole photo, no decoys", list(EVERYDAY), [], mapped)
+    yield Test("everyday in a whole photo, decoys", list(EVERYDAY), ["*"], mapped)
+
+    camvid = data / "camvid"
+    stems = (camvid / "splits" / "test.txt").read_text(encoding="utf-8").split()[::camvid_step]
+    yield Test(
+        "camvid",
+        [line.split("\t")[1] for line in (camvid / "classes.txt").read_text().splitlines()],
+        [],
+        [
+            (
+                camvid / "images" / f"{stem}.jpg",
+                np.asarray(Image.open(camvid / "labels" / f"{stem}.png")),
+            )
+            for stem in stems
+        ],
+    )
+
+
+class Embedder:
+    """Encoder and head on a photo, and words as text embeddings; words are kept."""
+
+    def __init__(self, encoder: EmbeddedEncoder, head: TrainedHead, long_side: int) -> None:
+        self.encoder, self.trained, self.long_side = encoder, head, long_side
+        self.known: dict[str, Tensor] = {}
+        self.seen: dict[Path, tuple[Tensor, Tensor, tuple[float, float]]] = {}
+
+    def text(self, words: Sequence[str]) -> Tensor:
+        """(K, D), unit norm: mean of the templates."""
+        new = [word for word in dict.fromkeys(words) if word not in self.known]
+        if new:
+            prompts = [template.format(word) for word in new for template in TEMPLATES]
+            rows = self.encoder.encode_text(prompts).view(len(new), len(TEMPLATES), -1).mean(1)
+            self.known.update(zip(new, F.normalize(rows, dim=-1), strict=True))
+        return torch.stack([self.known[word] for word in words])
+
+    def decoys(self, words: Sequence[str], near: float = 0.6) -> list[str]:
+        """COCO names that are far (cosine below ``near``) from every one of the words."""
+        names = coco_names()
+        close = (self.text(names) @ self.text(words).T).amax(1)
+        return [name for name, cosine in zip(names, close.tolist(), strict=True) if cosine < near]
+
+    @torch.inference_mode()
+    def maps(self, path: Path) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        """Head and ConSE maps (1, D, rows, columns), and the share of the grid that is photo."""
+        if path not in self.seen:
+            head, conse, share = self._maps(path)
+            self.seen[path] = (head.half(), conse.half(), share)  # several tests share photos
+        head, conse, share = self.seen[path]
+        return head.float(), conse.float(), share
+
+    def _maps(self, path: Path) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        with Image.open(path) as file:
+            photo = file.convert("RGB")
+        scale = self.long_side / max(photo.size)
+        size = (round(photo.size[0] * scale), round(photo.size[1] * scale))
+        pixels = torch.from_numpy(np.array(photo.resize(size, Image.Resampling.BICUBIC)))
+        tokens = self.encoder.encode_image(pixels.permute(2, 0, 1)[None], layers=(1, 2, 3))
+        assert tokens.dense is not None
+        rows, columns = tokens.grids[1]
+        share = (size[1] / (rows * 8), size[0] / (columns * 8))
+        return self.trained.head(tokens), tokens.dense, share
+
+
+def at_points(
+    values: Tensor, shape: tuple[int, int], stride: int, share: tuple[float, float]
+) -> Tensor:
+    """(1, K, rows, columns) map -> (K, points) at every ``stride``-th pixel of the truth."""
+    height, width = shape
+    y = (torch.arange(stride // 2, height, stride) + 0.5) / height * share[0] * 2 - 1
+    x = (torch.arange(stride // 2, width, stride) + 0.5) / width * share[1] * 2 - 1
+    where = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]  # (1, h, w, 2) x, y
+    return F.grid_sample(values, where, padding_mode="border", align_corners=False)[0].flatten(1)
+
+
+@torch.inference_mode()
+def confusions(
+    test: Test, embedder: Embedder, rules: Sequence[Rule], stride: int
+) -> list[np.ndarray]:
+    """One [prediction][truth] confusion matrix per rule."""
+    others = embedder.decoys(test.words) if test.others == ["*"] else test.others
+    queries = test.words + others
+    text = embedder.text(queries)
+    nearness = embedder.trained.nearness(text)
+    count = len(test.words) + 1
+    matrices = [np.zeros((count, count), np.int64) for _ in rules]
+    for path, truth in test.items:
+        head, conse, share = embedder.maps(path)
+        head_cos = at_points(torch.einsum("bdyx,kd->bkyx", head, text), truth.shape, stride, share)
+        conse_cos = at_points(
+            torch.einsum("bdyx,kd->bkyx", conse, text), truth.shape, stride, share
+        )
+        true = truth[stride // 2 :: stride, stride // 2 :: stride].reshape(-1)
+        keep = torch.from_numpy(true != 255)
+        true = true[true != 255].astype(np.int64)
+        head_cos, conse_cos = head_cos[:, keep], conse_cos[:, keep]
+        for rule, matrix in zip(rules, matrices, strict=True):
+            w = torch.where(nearness >= rule.near, rule.seen, rule.unseen)[:, None]
+            score = (1 - w) * (rule.head * head_cos).log_softmax(0)
+            score += w * (rule.conse * conse_cos).log_softmax(0)
+            predicted = score.argmax(0).clamp_max(count - 1).numpy()
+            matrix += np.bincount(predicted * count + true, minlength=count**2).reshape(
+                count, count
+            )
+    return matrices
+
+
+def ious(matrix: np.ndarray, with_others: bool) -> np.ndarray:
+    """IoU per word, nan for words that are not in the truth; "something else" last if scored."""
+    hit = np.diag(matrix).astype(float)
+    union = matrix.sum(0) + matrix.sum(1) - hit
+    iou = np.where(matrix.sum(0) > 0, hit / np.maximum(union, 1), np.nan)
+    return iou if with_others else iou[:-1]
+
+
+def main() -> None:
+    """Print a table, and JSON with the IoU of every word if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "head", type=Path, nargs="?", help="safetensors file (default: the shipped one)"
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--stride", type=int, default=4, help="score every n-th pixel")
+    parser.add_argument("--camvid-step", type=int, default=3, help="every n-th CamVid test frame")
+    parser.add_argument("--long-side", type=int, default=LONG_SIDE)
+    parser.add_argument("--tests", nargs="*", help="names of tests (default: all)")
+    parser.add_argument("--rules", choices=("few", "grid"), default="few")
+    parser.add_argument("--json", type=Path, help="write every IoU here")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    trained = load_dense_head(arguments.head)
+    base = Rule(head=trained.scale)
+    if arguments.rules == "few":
+        weights = ((0.0, 0.0), (1.0, 1.0), (0.2, 0.2), (0.1, 0.7), (0.0, 0.7))
+        rules = [replace(base, seen=seen, unseen=unseen) for seen, unseen in weights]
+    else:
+        rules = [base] + [
+            replace(base, conse=conse, seen=seen, unseen=unseen, near=near)
+            for conse in (12.0, 24.0, 48.0)
+            for seen in (0.0, 0.15, 0.3)
+            for unseen in (0.3, 0.6, 0.9)
+            for near in (0.7, 0.8)
+        ]
+    embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
+    record: dict[str, dict[str, object]] = {}
+    for test in tests(arguments.data, arguments.camvid_step):
+        if arguments.tests and test.name not in arguments.tests:
+            continue
+        print(f"{test.name}: {len(test.items)} photos, {len(test.words)} words", flush=True)
+        for rule, matrix in zip(
+            rules, confusions(test, embedder, rules, arguments.stride), strict=True
+        ):
+            iou = ious(matrix, test.with_others)
+            print(f"  {np.nanmean(iou):.3f}  {rule}", flush=True)
+            record.setdefault(test.name, {})[str(rule)] = dict(
+                zip([*test.words, "something else"], iou.round(4).tolist(), strict=False)
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
