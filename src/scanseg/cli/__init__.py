@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("scanseg.cli.score", "score anybody's predictions: both mIoUs, SG-IoU, a report"),
     "data": ("scanseg.cli.data", "prepare and verify the benchmarks' data sets"),
     "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
+    "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }

@@ -15,6 +15,7 @@ import numpy as np
 from scanseg.contracts import InputError
 from scanseg.evaluation.coco_maps import read_json
 from scanseg.metrics.open_miou import check_similarity
+from scanseg.vocabulary.wordnet import WordNet
 
 _DIGITS = 4
 
@@ -72,3 +73,33 @@ def load_similarity(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray,
         raise InputError(f"{path}: {error}") from None
     order = [index[name] for name in names]
     return table[np.ix_(order, order)], source
+
+
+def from_wordnet(synsets: Sequence[int | None], dictionary: WordNet) -> np.ndarray:
+    """(K, K) path similarities 1 / (1 + shortest way over hypernyms) between WordNet meanings.
+
+    Args:
+        synsets: offset of each label's meaning; ``None`` (no meaning in WordNet) is similar to
+            nothing but itself.
+        dictionary: WordNet.
+    """
+    ways = [{} if offset is None else _steps_up(offset, dictionary) for offset in synsets]
+    table = np.eye(len(ways))
+    for a, first in enumerate(ways):
+        for b in range(a):
+            shared = first.keys() & ways[b].keys()
+            if shared:
+                steps = min(first[offset] + ways[b][offset] for offset in shared)
+                table[a, b] = table[b, a] = 1 / (1 + steps)
+    return table
+
+
+def _steps_up(offset: int, dictionary: WordNet) -> dict[int, int]:
+    """Every meaning above a meaning, itself included -> the fewest steps to it."""
+    found, level, steps = {offset: 0}, [offset], 0
+    while level:
+        steps += 1
+        above = {up for each in level for up in dictionary.synset(each).hypernyms}
+        level = [up for up in above if up not in found]
+        found.update(dict.fromkeys(level, steps))
+    return found
