@@ -218,14 +218,15 @@ def test_crops_of_another_size_are_refused(encoder: OpenClipEncoder) -> None:
 
 @torch.inference_mode()
 def test_released_input_is_padded_then_nearest(encoder: OpenClipEncoder) -> None:
-    """A 48 x 64 photo: padded to 64 x 64, every second pixel taken, the last 8 rows are padding."""
-    photo = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    """A 48 x 40 photo, padded to 64 x 64: every second pixel is taken, the rest is padding."""
+    photo = torch.randint(0, 256, (1, 3, 48, 40), dtype=torch.uint8)
     seen = encoder.preprocess(photo, semantics="released")
     mean = torch.tensor(OPENAI_DATASET_MEAN)[:, None, None]
     std = torch.tensor(OPENAI_DATASET_STD)[:, None, None]
-    expected = (photo[0, :, ::2, ::2] / 255.0 - mean) / std  # (3, 24, 32)
-    assert torch.allclose(seen[0, :, :24], expected, atol=1e-5)
+    expected = (photo[0, :, ::2, ::2] / 255.0 - mean) / std  # (3, 24, 20)
+    assert torch.allclose(seen[0, :, :24, :20], expected, atol=1e-5)
     assert seen[0, :, 24:].abs().max() == 0
+    assert seen[0, :, :, 20:].abs().max() == 0
 
 
 @torch.inference_mode()
@@ -235,6 +236,11 @@ def test_paper_input_is_the_whole_photo_antialiased(encoder: OpenClipEncoder) ->
     std = torch.tensor(OPENAI_DATASET_STD)[:, None, None]
     constant = encoder.preprocess(torch.full((1, 3, 48, 64), 200.0), semantics="paper")
     assert torch.allclose(constant[0], ((200 / 255 - mean) / std).expand(3, 32, 32), atol=1e-5)
+    edge = torch.zeros(1, 3, 48, 64)
+    edge[..., 32:] = 255.0  # bicubic interpolation would overshoot on both sides
+    seen = encoder.preprocess(edge, semantics="paper")[0] * std + mean
+    assert seen.min() > -1e-5
+    assert seen.max() < 1 + 1e-5
     checkers = 255.0 * ((torch.arange(128)[:, None] + torch.arange(128)) % 2)
     grey = encoder.preprocess(checkers.expand(1, 3, 128, 128), semantics="paper")
     assert torch.allclose(grey[0], ((0.5 - mean) / std).expand(3, 32, 32), atol=0.02)
