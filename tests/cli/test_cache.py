@@ -65,8 +65,9 @@ def test_prune_by_size_removes_the_oldest_first(cache: Path, size: str, kept: li
     assert left(cache) == [*kept, "somebody's letters"]
 
 
-def test_prune_by_both(cache: Path) -> None:
+def test_prune_by_both(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "prune", "--older-than", "7", "--max-size", "3kb"]) == 0
+    assert "freed 3.0 kB (2 files)" in capsys.readouterr().out
     assert left(cache) == ["new.sqlite", "somebody's letters"]
 
 

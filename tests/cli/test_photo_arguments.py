@@ -136,6 +136,8 @@ def test_results_inside_the_folder_are_no_photos() -> None:
     assert targets("p/**/*", output="p/out") == {"p/a.jpg": "a"}
     assert targets("p/out/a.png", output="p/out") == {"p/out/a.png": "a"}  # asked for by name
     assert targets("p", recursive=True, output=".")["p/a.jpg"] == "a"
+    touch("p/sub/b.jpg")
+    assert targets("p/sub", "p/sub/*.jpg", output="p") == {"p/sub/b.jpg": "b"}
 
 
 @pytest.mark.parametrize(

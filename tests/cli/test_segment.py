@@ -311,6 +311,8 @@ def test_a_photo_that_does_not_fit_into_memory(
     assert segment("p", "cat", "--quiet") == 3
     assert "a.png needs more memory than there is" in capsys.readouterr().err
     assert "b.json" in files()
+    assert segment("p/a.png", "cat") == 2  # a photo alone
+    assert capsys.readouterr().err.startswith("scanseg: a.png needs more memory")
 
 
 # ------------------------------------------------------------------ mistakes
@@ -336,7 +338,7 @@ def test_a_photo_that_does_not_fit_into_memory(
         (["a.png", "cat", "--operating-point", "ade150"], "has no operating point 'ade150'"),
         (["a.png", "cat", "--preset", "tinny"], "tinny"),
         (["a.png", "cat", "--skip-exsting"], "did you mean '--skip-existing'"),
-        (["a.png", "cat", "--font", "nope.ttf"], "nope.ttf cannot be read"),
+        (["a.png", "cat", "--font", "nope.ttf", "--preset", "no-such"], "nope.ttf cannot be read"),
         (["a.png", "cat", "--device", "abacus"], "cannot use device 'abacus'"),
     ],
 )
