@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,21 +196,18 @@ def _spread(network: nn.Module) -> None:
 def embedded() -> Segmenter:
     """The offline default: packaged towers, superpixel proposals, the trained dense head."""
     from scanseg.encoders.embedded import EmbeddedEncoder
-    from scanseg.proposals.dense_head import DenseHead
+    from scanseg.proposals.dense_head import load_dense_head
     from scanseg.proposals.superpixels import SuperpixelProposals
 
-    head = DenseHead()
-    path = resources.files("scanseg.proposals") / "embedded_head.safetensors"
-    with resources.as_file(path) as file:
-        load_into(head, TensorFile(file), source="the embedded head")
+    trained = load_dense_head()
     return Segmenter(
         clip=EmbeddedEncoder(),
-        proposals=SuperpixelProposals(head),
+        proposals=SuperpixelProposals(trained.head),
         recipe=Recipe(
             name="embedded",
             templates=MINILM_TEMPLATES,
             resize=Resize(short=640, longest=640),
-            embedding_scale=20.0,
+            embedding_scale=trained.scale,
             region_scale=20.0,
             token_layers=(1, 2, 3),
             settings=InferenceSettings(ensemble_weight=0.3, shift_source="none"),
