@@ -3,8 +3,8 @@
     python benchmarks/confusion_throughput.py [--height 1024] [--width 1024] [--repeats 9]
 
 Ours is beside plain ``numpy.bincount`` (the usual one-liner) and ``torchmetrics`` (if installed),
-on maps like real ones (regions with ragged outlines) and on pure noise, the worst case for runs. All
-three must give the same matrix. Copying both maps shows the speed of memory.
+on maps like real ones (regions with ragged outlines) and on pure noise, the worst case for runs.
+All three must give the same matrix. Copying both maps shows the speed of memory.
 """
 
 from __future__ import annotations
