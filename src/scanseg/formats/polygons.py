@@ -17,6 +17,13 @@ Ring = list[tuple[int, int]]
 """Corners (x, y) of a closed line in pixel coordinates; the first is not repeated at the end."""
 
 
+# A grid point by the pixels around it: 1 north-west, 2 north-east, 4 south-west, 8 south-east.
+_FALLING, _RISING = 1 | 8, 2 | 4  # two pixels that meet like \ and like /
+_IS_CORNER = np.array(
+    [code.bit_count() % 2 == 1 or code in (_FALLING, _RISING) for code in range(16)]
+)
+
+
 def to_geojson(segmentation: Segmentation) -> dict[str, Any]:
     """A FeatureCollection with one feature per label found, the largest first.
 
@@ -87,13 +94,11 @@ def _rings(mask: np.ndarray) -> list[tuple[Ring, tuple[int, int]]]:
     and so on. Where two pixels of the mask meet only diagonally, the point counts as two corners,
     one of each pixel.
     """
-    padded = np.pad(mask, 1)
-    nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    around = nw.astype(np.int8) + ne + sw + se
-    falling = nw & se & ~ne & ~sw  # two pixels that meet like \
-    rising = ne & sw & ~nw & ~se  # and like /
-    ys, xs = np.nonzero((around % 2 == 1) | falling | rising)
-    twice = (falling | rising)[ys, xs]
+    padded = np.pad(mask, 1).view(np.uint8)
+    code = padded[:-1, :-1] | padded[:-1, 1:] << 1 | padded[1:, :-1] << 2 | padded[1:, 1:] << 3
+    ys, xs = np.nonzero(_IS_CORNER[code])
+    rising = code[ys, xs] == _RISING
+    twice = rising | (code[ys, xs] == _FALLING)
     own = np.cumsum(1 + twice) - (1 + twice)  # number of a point's first corner
     second = own[twice] + 1
     x, y = np.repeat(xs, 1 + twice), np.repeat(ys, 1 + twice)
@@ -104,7 +109,7 @@ def _rings(mask: np.ndarray) -> list[tuple[Ring, tuple[int, int]]]:
     # pair the eastern.
     northern = np.zeros(len(x), dtype=np.int8)
     northern[second] = 1
-    swap = own[rising[ys, xs]]
+    swap = own[rising]
     northern[swap], northern[swap + 1] = 1, 0
     order = np.lexsort((northern, y, x))
     along = np.empty(len(x), dtype=np.int64)
