@@ -43,6 +43,32 @@ def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     assert found.high == pytest.approx(each.mean() + 1.96 * standard_error, abs=standard_error / 5)
 
 
+def test_rare_classes_do_not_push_the_interval_off_the_value() -> None:
+    """Image i has class i only, 60 of 100 pixels right, 40 called the next class: IoU 60 / 140.
+
+    In replicates that have image i but not the one before it, class i has no false positives and
+    an IoU of 60 / 100, so raw replicates lie above the value.
+    """
+    pairs, num_classes = [], 39
+    for label in range(num_classes):
+        said = np.repeat([label, (label + 1) % num_classes], [60, 40])
+        pairs.append(count_pairs(said, np.full(100, label), num_classes))
+    stacked = ImageCounts.stack(pairs)
+
+    def miou(confusion: np.ndarray) -> dict[str, float]:
+        return {"miou": iou_scores(confusion).miou_present}
+
+    raw = [
+        miou(stacked.total(np.bincount(draw, minlength=39)))["miou"]
+        for draw in np.random.default_rng(0).integers(39, size=(200, 39))
+    ]
+    found = bootstrap(stacked, miou, replicates=200)["miou"]
+    assert found.value == pytest.approx(60 / 140)
+    assert min(raw) > found.value  # the bias is real
+    assert found.low < found.value < found.high
+    assert found.value - found.low == pytest.approx(found.high - found.value, rel=0.3)
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     stacked = ImageCounts.stack(images(0.6, 20, seed=2))
     first, again = (bootstrap(stacked, accuracy, replicates=50, seed=4) for _ in range(2))

@@ -304,7 +304,7 @@ def build_report(
         found = bootstrap(
             stacked, lambda m: headline(m, relations), replicates=replicates, level=level, seed=seed
         )
-        intervals = {name: (percent(i.low), percent(i.high)) for name, i in found.items()}
+        intervals = {name: (_bounded(i.low), _bounded(i.high)) for name, i in found.items()}
     related = bool(len(relations.child))
     remarks = list(notes)
     if not related:
@@ -349,6 +349,11 @@ def _degenerate(truth: np.ndarray, task: Task, related: bool) -> dict[str, np.nd
 def percent(fraction: float) -> float | None:
     """A fraction as percent, ``None`` for NaN."""
     return None if math.isnan(fraction) else 100 * float(fraction)
+
+
+def _bounded(fraction: float) -> float | None:
+    """An end of an interval as percent; shares cannot leave 0..100."""
+    return percent(min(1.0, max(0.0, fraction)))
 
 
 def _percents(fractions: Mapping[str, float]) -> dict[str, float | None]:

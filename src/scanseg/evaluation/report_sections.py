@@ -137,9 +137,10 @@ def _published(report: Report) -> Section | None:
     if not report.published:
         return None
     rows = [
-        (p.method, p.model, p.training, number(p.miou), number(p.sg_iou)) for p in report.published
+        (p.method, p.model, p.training, number(p.miou, 1), number(p.sg_iou, 1))
+        for p in report.published
     ]
-    ours = (number(report.headline["miou_union"]), number(report.headline["sg_iou_released"]))
+    ours = (number(report.headline[key], 1) for key in ("miou_union", "sg_iou_released"))
     rows.append(("this report", "", "", *ours))
     head = ("method", "vision-language model", "training", "mIoU", "SG-IoU")
     return Section(

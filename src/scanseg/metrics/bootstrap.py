@@ -1,9 +1,13 @@
 """How sure is a number? Confidence intervals and paired tests by resampling images.
 
-The images of a benchmark are a sample; another sample of the same size would give another mIoU. The
-bootstrap draws images with replacement, adds up their confusion matrices and computes the metric
-again, many times (Efron 1979, percentile intervals). Two systems on the same images are compared on
-the same draws, which removes what the images have in common.
+The images of a benchmark are a sample; another sample of the same size would give another mIoU.
+The bootstrap draws images with replacement, adds up their confusion matrices and computes the
+metric again, many times (Efron 1979). Two systems on the same images are compared on the same
+draws, which removes what the images have in common.
+
+Replicates of mIoU are biased where classes are rare: a replicate that has a class's image often
+lacks the images in which the class is said wrongly. So replicates are shifted to have the value on
+the whole set as their mean before quantiles are taken (``docs/decisions/0037``).
 
 Neighbouring video frames are not independent: intervals over them are too narrow.
 """
@@ -137,12 +141,10 @@ def bootstrap(
     drawn = [metric(images.total(w)) for w in _draws(images.images, replicates, seed)]
     result = {}
     for name, here in value.items():
-        sample = np.array([d[name] for d in drawn])
+        sample = _centred(np.array([d[name] for d in drawn]), here)
         low, high = _interval(sample, level)
-        known = sample[~np.isnan(sample)]
-        result[name] = Interval(
-            float(here), low, high, float(known.std()) if known.size else float("nan")
-        )
+        error = float(sample.std()) if sample.size else float("nan")
+        result[name] = Interval(float(here), low, high, error)
     return result
 
 
@@ -173,13 +175,13 @@ def paired_bootstrap(
     ]
     result = {}
     for name in a:
-        gaps = np.array([x[name] - y[name] for x, y in drawn])
-        gaps = gaps[~np.isnan(gaps)]
+        difference = a[name] - b[name]
+        gaps = _centred(np.array([x[name] - y[name] for x, y in drawn]), difference)
         low, high = _interval(gaps, level)
         below, above = int((gaps <= 0).sum()), int((gaps >= 0).sum())
         p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + len(gaps)))
         wins = float(((gaps > 0) + 0.5 * (gaps == 0)).mean()) if gaps.size else float("nan")
-        result[name] = PairedDifference(float(a[name] - b[name]), low, high, p_value, wins)
+        result[name] = PairedDifference(float(difference), low, high, p_value, wins)
     return result
 
 
@@ -190,11 +192,18 @@ def _draws(images: int, replicates: int, seed: int) -> list[np.ndarray]:
     ]
 
 
-def _interval(sample: np.ndarray, level: float) -> tuple[float, float]:
+def _centred(sample: np.ndarray, value: float) -> np.ndarray:
+    """The replicates that are defined, shifted so that their mean is ``value``."""
     known = sample[~np.isnan(sample)]
-    if not known.size:
+    if not known.size or np.isnan(value) or (known == known[0]).all():
+        return known
+    return known + (value - known.mean())
+
+
+def _interval(sample: np.ndarray, level: float) -> tuple[float, float]:
+    if not sample.size:
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(sample, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
