@@ -15,7 +15,8 @@ with a norm that nothing reads (taken out); its pixel decoder has no float32 gua
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,8 +33,11 @@ from transformers import (
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as StockDeformableAttention,
 )
+from transformers.utils import logging as transformers_logging
+from transformers.utils.logging import is_progress_bar_enabled
 
 from scanseg.contracts import ClipTokens, InputError, Proposals
+from scanseg.weights import WEIGHTS, read_config
 
 SWIN_B: Mapping[str, Any] = {
     "model_type": "swin",
@@ -191,28 +195,27 @@ class Mask2FormerProposals(nn.Module):
             InputError: the folder holds something else, or weights are missing.
         """
         folder = Path(folder)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise InputError(
-                    f"{folder} has no {name}; it must be a Mask2Former saved by transformers"
-                )
-        config = Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "mask2former":
-            raise InputError(f"{folder} holds a {config.model_type} model, not a mask2former")
-        _check_plain(config, folder)
-        stock, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        kind = read_config(folder).get("model_type")
+        if kind != "mask2former":
+            raise InputError(f"{folder} holds a {kind} model, not a mask2former")
+        if not (folder / WEIGHTS).is_file():
+            raise InputError(f"{folder} has no {WEIGHTS}; it must be as transformers saves a model")
+        with _quiet():
+            config = Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
+            _check_plain(config, folder)
+            stock, report = Mask2FormerForUniversalSegmentation.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         missing = sorted(key for key in report["missing_keys"] if not key.endswith(_UNREAD))
         if missing or report["mismatched_keys"]:
             wrong = missing or sorted(str(entry[0]) for entry in report["mismatched_keys"])
             raise InputError(
-                f"{folder / 'model.safetensors'} does not fit its config.json: {len(wrong)} "
-                f"weights missing or of another shape, first {wrong[0]}; download the model again"
+                f"{folder / WEIGHTS} does not fit its config.json: {len(wrong)} of the weights are "
+                f"missing or of another shape, first {wrong[0]}; download the model again"
             )
         backbone = config.backbone_config.to_diff_dict()
         backbone["model_type"] = config.backbone_config.model_type
@@ -405,10 +408,10 @@ def _attend(
     Args:
         mask: (B, 1, Q, N) bool, where a query may look.
     """
-    split = (
+    q, k, v = (
         x.to(key.dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)
     )
-    attended = F.scaled_dot_product_attention(*split, attn_mask=mask)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return attended.transpose(1, 2).flatten(2).to(query.dtype)
 
 
@@ -558,6 +561,20 @@ def sample_levels(
 
 
 _UNREAD = ("encoder.swin.layernorm.weight", "encoder.swin.layernorm.bias")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no remarks of transformers; what is wrong is raised as an error."""
+    verbosity, bars = transformers_logging.get_verbosity(), is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _backbone_config(backbone: Mapping[str, Any]) -> Any:
