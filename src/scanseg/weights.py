@@ -466,7 +466,8 @@ class skip_initialisation(TorchFunctionMode):  # noqa: N801  (used like a functi
     ) -> Any:
         """Return the tensor of an initialiser as it is; call everything else."""
         named = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init":
+        initialiser = getattr(func, "__module__", "") == "torch.nn.init"
+        if initialiser or getattr(func, "__name__", "") in ("uniform_", "normal_"):
             return args[0] if args else named["tensor"]
         return func(*args, **named)
 
