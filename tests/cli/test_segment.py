@@ -223,6 +223,18 @@ def test_one_bad_photo_does_not_stop_the_others(capsys: pytest.CaptureFixture[st
     assert f"{os.path.join('p', 'c.gif')} is empty" in said
 
 
+def test_a_name_that_is_no_text(here: Path) -> None:
+    source = photo("a.png").read_bytes()
+    try:
+        Path(os.fsdecode(b"bad\xff.png")).write_bytes(source)
+    except OSError:
+        pytest.skip("this file system takes text only")
+    assert segment("bad*.png", "cat") == 0
+    (written,) = Path("scanseg_output").glob("*.json")
+    assert os.fsencode(written.name) == b"bad\xff.json"
+    assert json.loads(written.read_text("utf-8"))["image"]["name"] == "bad\udcff.png"
+
+
 def test_failures_are_told_even_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     photo("p/a.png")
     Path("p/b.jpg").touch()

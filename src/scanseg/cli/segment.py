@@ -255,7 +255,7 @@ def _write_files(
         with atomic_write(outputs.overlay) as file:
             overlay.save(file, "PNG")
         with atomic_write(outputs.record) as file:
-            file.write(record.encode("utf-8", "surrogateescape") + b"\n")
+            file.write(record.encode("utf-8", "backslashreplace") + b"\n")
     except OSError as error:
         raise _not_writable(outputs.map.parent, error) from error
 
