@@ -165,6 +165,27 @@ def test_shards_by_hand_limit_and_further_measures(
     assert 0 <= report["proposals"]["AR@1"] <= report["proposals"]["AR@100"] <= 100
 
 
+def test_batches_and_reading_ahead_change_nothing(data: Path) -> None:
+    from scanseg.evaluation.runner import DataSpec, Job, Measures, ModelSpec
+
+    job = Job(ModelSpec("tiny", device="cpu"), DataSpec("folder", str(data)), CLASSES, Measures())
+    evaluator = job.evaluator()
+    keys = evaluator.dataset.keys[:5]
+    singly = [record.to_json() for record in evaluator.count(keys)]
+    together = [record.to_json() for record in evaluator.count(keys, batch=2)]
+    assert [record["key"] for record in singly] == list(keys)
+    assert together == singly
+
+
+def test_two_classes_with_one_word_are_refused(data: Path) -> None:
+    from scanseg.evaluation.runner import DataSpec, Job, Measures, ModelSpec
+
+    words = ("sky", "Sky", "dog")
+    job = Job(ModelSpec("tiny", device="cpu"), DataSpec("folder", str(data)), words, Measures())
+    with pytest.raises(InputError, match="3 classes but 2 different words"):
+        job.evaluator()
+
+
 @pytest.mark.slow
 def test_worker_processes_agree(data: Path, tmp_path: Path) -> None:
     results = []

@@ -225,6 +225,35 @@ def test_coco_panoptic_on_both_sides_gives_pq(folders: Folders, shared: Path) ->
     assert found["miou_union"] == 100
 
 
+def test_class_maps_against_panoptic_truth(folders: Folders) -> None:
+    """Two dogs and a lawn; a class map finds the lawn, but its one dog segment matches neither."""
+    ids = np.array([[1, 1, 2, 2], [3, 3, 3, 3], [0, 3, 3, 9]], np.uint8)
+    (folders.root / "panoptic").mkdir()
+    rgb = np.stack([ids, 0 * ids, 0 * ids], -1)
+    Image.fromarray(rgb).save(folders.root / "panoptic/one.png")
+    segments = [
+        {"id": i, "category_id": 8 if i == 3 else 5, "iscrowd": i == 9} for i in (1, 2, 3, 9)
+    ]
+    categories = [
+        {"id": 5, "name": "dog", "isthing": 1},
+        {"id": 8, "name": "lawn", "isthing": 0},
+    ]
+    annotation = {"file_name": "one.png", "segments_info": segments}
+    path = folders.root / "panoptic.json"
+    path.write_text(json.dumps({"annotations": [annotation], "categories": categories}))
+    labels = folders.root / "categories.json"
+    labels.write_text(json.dumps(categories))
+    folders.put("classes", "one", np.where(ids == 3, 1, 0).astype(np.uint8))
+    found = folders.json("--labels", str(labels), truth=str(path), said="classes")
+    assert found["miou_union"] == 100  # the crowd has its class, the pixel without segment is void
+    assert found["pixels"] == 11
+    panoptic = found["panoptic"]
+    assert panoptic["objects"] is False
+    assert panoptic["stuff"]["pq"] == 100
+    # the dog segment covers the pixel of the crowd and both dogs: IoU 2/5, no match
+    assert panoptic["things"]["pq"] == 0
+
+
 def test_coco_masks_equal_label_maps(folders: Folders) -> None:
     expected = folders.json()["per_class"]
     labels = np.where(SAID == 255, -1, SAID.astype(np.int32))

@@ -197,9 +197,15 @@ class Evaluator:
         )
         return [result.labels for result in found]
 
-    def count(self, keys: Sequence[str]) -> Iterator[Record]:
-        """Segment and count images, in order, reading ahead."""
-        batch = 1 if self.segmenter.device.type == "cpu" else _DEVICE_BATCH
+    def count(self, keys: Sequence[str], batch: int | None = None) -> Iterator[Record]:
+        """Segment and count images, in order, reading ahead.
+
+        Args:
+            keys: of the images.
+            batch: photos given to the model at once; ``None``: 1 on a CPU, else 8.
+        """
+        if batch is None:
+            batch = 1 if self.segmenter.device.type == "cpu" else _DEVICE_BATCH
         parts = [keys[i : i + batch] for i in range(0, len(keys), batch)]
         with ThreadPoolExecutor(1) as reader:
             pending: deque[Future[list[tuple[Sample, np.ndarray, np.ndarray]]]] = deque()
