@@ -140,8 +140,8 @@ def _published(report: Report) -> Section | None:
         (p.method, p.model, p.training, number(p.miou, 1), number(p.sg_iou, 1))
         for p in report.published
     ]
-    ours = (number(report.headline[key], 1) for key in ("miou_union", "sg_iou_released"))
-    rows.append(("this report", "", "", *ours))
+    miou, guided = (number(report.headline[k], 1) for k in ("miou_union", "sg_iou_released"))
+    rows.append(("this report", "", "", miou, guided))
     head = ("method", "vision-language model", "training", "mIoU", "SG-IoU")
     return Section(
         "Beside the paper",
