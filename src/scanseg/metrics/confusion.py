@@ -217,8 +217,7 @@ def _cells(
     ignore: int | None,
     unknown: int | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cell of every run and its length in pixels; of every pixel and ``None`` where maps are
-    noise."""
+    """Cell and length of every run; where maps are noise, cell of every pixel and ``None``."""
     predicted, true = _flat(prediction, "prediction"), _flat(truth, "truth")
     if np.shape(prediction) != np.shape(truth):
         raise InputError(
@@ -227,6 +226,8 @@ def _cells(
     ends, lengths = _runs(predicted, true)
     if ends is not None:
         predicted, true = predicted[ends], true[ends]
+    if _are_classes(predicted, num_classes, unknown) and _are_classes(true, num_classes, ignore):
+        return predicted.astype(np.int64) * num_classes + true, lengths
     predicted, true = predicted.astype(np.int64), true.astype(np.int64)
     undecided = predicted == UNKNOWN
     if unknown is not None:
@@ -251,6 +252,13 @@ def _cells(
         cells = cells[~void]
         lengths = None if lengths is None else lengths[~void]
     return cells, lengths
+
+
+def _are_classes(labels: np.ndarray, num_classes: int, special: int | None) -> bool:
+    """Whether every value is a class id: nothing unknown, void or wrong, so nothing to sort out."""
+    if not labels.size or (special is not None and 0 <= special < num_classes):
+        return False
+    return bool(labels.min() >= 0 and labels.max() < num_classes)
 
 
 def _flat(labels: np.ndarray, what: str) -> np.ndarray:
