@@ -67,6 +67,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not (start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"):
         raise InputError(f"{path} is neither a PyTorch nor a safetensors checkpoint")
     if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if scripted:
+            raise InputError(
+                f"{path} is a TorchScript archive; give a checkpoint of tensors (for OpenAI's "
+                "CLIP, the safetensors file of the hub)"
+            )
         mapped = MappedTensors(path)
         return Checkpoint(path, mapped, mapped.beside)
     log.warning("%s is in PyTorch's old format and is read into memory as a whole", path)
@@ -122,11 +129,6 @@ def _load(path: Path, *, mapped: bool) -> Any:
             "tensors are read. If you trust the file, save its weights as safetensors first"
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError, AssertionError) as error:
-        if "TorchScript" in str(error):
-            raise InputError(
-                f"{path} is a TorchScript archive; give a checkpoint of tensors (for OpenAI's "
-                "CLIP, the safetensors file of the hub)"
-            ) from error
         raise InputError(
             f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__}); "
             "download or copy it again"
