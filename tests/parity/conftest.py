@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from scanseg.convert import convert
 
 
 def fill_checkpoint(parity: Path, keys: str, target: Path) -> None:
@@ -32,6 +33,28 @@ def fill_checkpoint(parity: Path, keys: str, target: Path) -> None:
     for name in fill.fill_state_dict(state):
         state[name].zero_()  # recomputed, constant or without influence
     torch.save({"model": state}, target)
+
+
+CONVERT = """
+import sys
+from pathlib import Path
+from scanseg.cli import main
+code = main(["convert", sys.argv[1], "--output", sys.argv[2]])
+status = Path("/proc/self/status")  # its peak is this program's own, unlike getrusage after a fork
+lines = status.read_text().splitlines() if status.exists() else []
+peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+Path(sys.argv[2], "peak").write_text(str(peak or ""))
+sys.exit(code)
+"""
+
+
+def run_converter(checkpoint: Path, folder: Path) -> int | None:
+    """``scanseg convert`` in a process of its own; its peak memory in bytes, if that is known."""
+    command = [sys.executable, "-c", CONVERT, str(checkpoint), str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    peak = (folder / "peak").read_text()
+    return int(peak) if peak else None
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +80,10 @@ def converted_vitb(
         if not folder.exists():
             checkpoint = base / "scan_vitb.pth"
             fill_checkpoint(shared / "parity", "keys_scan_vitB.json", checkpoint)
-            convert([checkpoint], folder)
+            peak = run_converter(checkpoint, folder)
+            (folder / "memory.json").write_text(
+                json.dumps({"peak": peak, "checkpoint": checkpoint.stat().st_size})
+            )
             checkpoint.unlink()
     yield folder
     with (base / "converted_vitb.lock").open("w") as lock:

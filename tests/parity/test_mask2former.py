@@ -1,7 +1,8 @@
-"""The proposals of the released ViT-B model, through the converter, number by number (RELEASED.md)."""
+"""The proposals of the released ViT-B model, through the converter, number by number."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def proposals(model: Mask2FormerProposals, photo_640: Tensor) -> Proposals:
 def layers(model: Mask2FormerProposals, photo_640: Tensor) -> tuple[LayerPrediction, ...]:
     with torch.no_grad():
         return model.forward_layers(photo_640)
+
+
+def test_memory_of_the_conversion(converted_vitb: Path) -> None:
+    measured = json.loads((converted_vitb / "memory.json").read_text())
+    if measured["peak"] is None:
+        pytest.skip("this system does not tell the peak memory of a process")
+    assert measured["peak"] <= 1.5 * measured["checkpoint"]
+
+
+def test_converted_model_is_the_preset(converted_vitb: Path) -> None:
+    config, tensors = load_folder(converted_vitb)
+    assert config["preset"] == "vit_b"
+    assert {name.partition(".")[0] for name in tensors} == {
+        "proposals",
+        "clip",
+        "region_clip",
+        "integration",
+        "void",
+    }
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
