@@ -50,9 +50,9 @@ SWIN_B: Mapping[str, Any] = {
 }
 """The backbone of both released models: Swin-B, window 12, pre-trained at 384 pixels."""
 
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
-"""ImageNet statistics, of values in [0, 1]."""
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""ImageNet statistics, of values in [0, 255]; products with 255 would differ in the last bit."""
 
 STRIDE = 32
 """Photos are padded to multiples of this many pixels: the stride of the deepest backbone map."""
@@ -286,8 +286,8 @@ class Mask2FormerProposals(nn.Module):
             )
         height, width = pixels.shape[-2:]
         device = self.model.device
-        mean = 255 * torch.tensor(PIXEL_MEAN, device=device).view(1, 3, 1, 1)
-        std = 255 * torch.tensor(PIXEL_STD, device=device).view(1, 3, 1, 1)
+        mean = torch.tensor(PIXEL_MEAN, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(PIXEL_STD, device=device).view(1, 3, 1, 1)
         images = (pixels.to(device, torch.float32) - mean) / std
         return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE)).to(self.model.dtype)
 
