@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check lint format bench train-embedded-head clean
+.PHONY: help install demo test check lint format bench parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,5 +44,8 @@ train-embedded-head: install  ## train the shipped head: DATA=dir TEACHERS=dir W
 bench: install  ## time and memory of the embedded preset
 	$(BIN)/python benchmarks/embedded_latency.py
 
+parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
+	$(BIN)/python benchmarks/parity_l.py --output parity_l
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo parity_l build dist
