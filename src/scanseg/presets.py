@@ -26,7 +26,14 @@ from scanseg.contracts import InferenceSettings, InputError
 from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
-from scanseg.weights import TensorFile, load_folder, load_into, resolve_folder, save_folder
+from scanseg.weights import (
+    TensorFile,
+    load_folder,
+    load_into,
+    resolve_folder,
+    save_folder,
+    skip_initialisation,
+)
 
 DATACOMP = "datacomp_xl_s13b_b90k"
 """open_clip's tag of the CLIP weights that SCAN starts from."""
@@ -295,7 +302,8 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
             cast(nn.Module, segmenter.proposals), tensors.part("proposals."), source=str(folder)
         )
         return segmenter
-    segmenter = build(_config_of(found, folder))
+    with skip_initialisation():  # every weight is loaded in the next line
+        segmenter = build(_config_of(found, folder))
     load_into(segmenter, tensors, source=str(folder))
     return segmenter
 
