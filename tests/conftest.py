@@ -17,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with photos, official label lists and reference numbers that are not in the repository."""
+    """Folder with photos, label lists and reference numbers that are not in the repository."""
     if not SHARED.is_dir():
         pytest.skip("no ../shared folder with reference data beside the checkout")
     return SHARED

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from scanseg import InferenceSettings, InputError, Segmenter
+from scanseg.cli import main
 from scanseg.explain import draw_explanation, explain
 
 SHIFT = InferenceSettings(mask_threshold=0.5, shift_ratio=0.8)
@@ -51,3 +55,17 @@ def test_background_words_take_their_share(seg: Segmenter) -> None:
     found = explain(seg, photo(), ["cat"], settings=SHIFT, count=1)  # "others" stands beside it
     assert found.regions[0].before.shape == (1,)
     assert 0 < found.regions[0].before[0] < 1
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    command = ["segment", str(tmp_path / "photo.png"), *WORDS, "--preset", "tiny", "--explain"]
+    assert main([*command, "--output", str(out)]) == 0
+    with Image.open(out / "photo_explain.png") as picture:
+        assert picture.width > 500
+    assert main([*command, "--json"]) == 2
+    assert "--explain writes a picture" in capsys.readouterr().err
+    assert main([*command, "--output", str(tmp_path / "no"), "--shift-source", "none"]) == 2
+    assert "nothing to explain" in capsys.readouterr().err
+    assert not [p for p in (tmp_path / "no").rglob("*") if p.is_file()]

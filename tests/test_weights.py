@@ -19,14 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scanseg.contracts import InputError
+from scanseg.storage import atomic_write, cache_folder, file_hash
 from scanseg.weights import (
     CONFIG,
     NOTICE,
     WEIGHTS,
     TensorFile,
-    atomic_write,
-    cache_folder,
-    file_hash,
     load_folder,
     load_into,
     push_folder,

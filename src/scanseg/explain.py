@@ -49,6 +49,24 @@ class Explanation:
     settings: InferenceSettings
 
 
+def check_explainable(segmenter: Segmenter, settings: InferenceSettings) -> None:
+    """Whether there is a contextual shift to look at.
+
+    Raises:
+        InputError: the shift or the region classifier is off, or the encoder reads no crops.
+    """
+    off = settings.shift_source == "none" or settings.branches == "embedding"
+    if (
+        off
+        or not settings.shift_ratio
+        or not (settings.shift_layers or segmenter.recipe.shift_layers)
+    ):
+        raise InputError(
+            f"nothing to explain: preset {segmenter.recipe.name!r} with these settings does no "
+            "contextual shift (it takes a CLIP preset, a shift source and the region classifier)"
+        )
+
+
 @torch.inference_mode()
 def explain(
     segmenter: Segmenter,
@@ -71,11 +89,7 @@ def explain(
         InputError: the settings leave nothing to compare, or no proposal exceeds the threshold.
     """
     chosen = settings or segmenter.recipe.settings
-    if chosen.shift_source == "none" or chosen.branches == "embedding" or not chosen.shift_ratio:
-        raise InputError(
-            "nothing to explain: contextual shift or the region classifier is off "
-            '(set shift_source="cls" and branches="both")'
-        )
+    check_explainable(segmenter, chosen)
     source = photo if isinstance(photo, Photo) else read_photo(photo)
     vocabulary = Vocabulary.of(words)
     text, owners = segmenter.encode(vocabulary)

@@ -14,6 +14,7 @@ tiny       the parts of vit_b, very small                                       
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,6 @@ from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
 from scanseg.weights import (
-    TensorFile,
     load_folder,
     load_into,
     resolve_folder,
@@ -159,7 +159,8 @@ def build(config: ScanConfig) -> Segmenter:
     from scanseg.encoders.open_clip import OpenClipEncoder
     from scanseg.proposals.mask2former import Mask2FormerProposals
 
-    with torch.random.fork_rng(devices=[]):
+    random = nullcontext() if config.seed is not None else skip_initialisation()
+    with torch.random.fork_rng(devices=[]), random:
         torch.manual_seed(config.seed or 0)
         clip = OpenClipEncoder(config.clip, tag=config.clip_tag, text=config.same_clip)
         region_clip = clip

@@ -34,9 +34,9 @@ from scanseg.fusion import (
     region_scores,
 )
 from scanseg.recipe import Recipe
+from scanseg.storage import cache_folder
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.embeddings import TextCache, embed_vocabulary
-from scanseg.weights import cache_folder
 
 Words = Sequence[str] | Mapping[str, Sequence[str]] | Vocabulary
 CPU_BATCH, DEVICE_BATCH = 1, 8  # photos of one size at once; batching gains nothing on CPUs
@@ -49,6 +49,7 @@ class Evidence:
     proposals: Proposals
     embeddings: Tensor | None  # (B, Q, D) F_N^final
     regions: Regions | None
+    features: Tensor | None  # (R, D) F_m, unit norm
     p_in: Tensor | None  # (B, Q, K')
     p_clip: Tensor | None  # (B, Q, K')
     scores: Tensor  # (B, Q, K') the ensemble of both
@@ -108,7 +109,8 @@ class Segmenter(nn.Module):
                 embeddings, text, owners, self.void, self.recipe.embedding_scale
             )
 
-        regions, p_clip, valid = None, None, proposals.masks.flatten(2).any(-1)
+        regions, features, p_clip = None, None, None
+        valid = proposals.masks.flatten(2).any(-1)
         if settings.branches != "embedding":
             regions = self.cut(pixels, proposals, settings)  # delta(I, M_k), eq. 4
             features = self.classify(regions, pixels, context, settings)  # F_m, eq. 5
@@ -124,7 +126,7 @@ class Segmenter(nn.Module):
             branches=settings.branches,
             log_fusion=settings.log_fusion,
         )
-        return Evidence(proposals, embeddings, regions, p_in, p_clip, scores)
+        return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores)
 
     def encode(self, words: Words) -> tuple[Tensor, TermOwners]:
         """Words -> (T, D) unit-norm embeddings and the label that each speaks for (disk cache)."""

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors in and out, model folders, the hub and the user's cache folder.
+"""Weights on disk: safetensors in and out, model folders, the hub.
 
 A model folder holds
 
@@ -7,21 +7,17 @@ A model folder holds
 * ``model.safetensors``: the state of the whole model under the prefixes of ``PARTS``, and
 * ``NOTICE.md``: the terms of these weights, which are not those of the code.
 
-Pickles are never opened here (``scanseg convert`` does that, under guard). Files are written next
-to their final place, synced and renamed, so a reader sees the old file or the new one, never half.
+Pickles are never opened here (``scanseg convert`` does that, under guard).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from scanseg.contracts import InputError
+from scanseg.storage import atomic_write, file_hash, write_json
 
 CONFIG, WEIGHTS, NOTICE = "config.json", "model.safetensors", "NOTICE.md"
 
@@ -56,39 +53,8 @@ _TYPES = {
 _DTYPES = {name: dtype for dtype, name in _TYPES.items()}
 _CONFIG_LIMIT = 16 * 2**20  # bytes; a config.json is a few kilobytes
 _NAMED = 3  # weights that an error names before it says "and so on"
-_UMASK = threading.Lock()
 _HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 _HUB_FILES = ["*.json", "*.safetensors", "*.md", "*.txt"]
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of scanseg (``SCANSEG_CACHE`` overrides it); it may not exist yet."""
-    chosen = os.environ.get("SCANSEG_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("scanseg", appauthor=False)
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under ``path`` complete, or not at all.
-
-    What is written goes to a temporary file in the same folder (which is made if needed). On
-    leaving the block it is synced and renamed; after an exception it is removed and ``path`` is as
-    it was.
-    """
-    with _temporary_beside(Path(path)) as temporary, temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
@@ -132,12 +98,6 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
             digest.update(data)
             file.write(data)
     return digest.hexdigest()
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TensorFile(Mapping[str, Tensor]):
@@ -470,40 +430,6 @@ class skip_initialisation(TorchFunctionMode):  # noqa: N801  (used like a functi
         if initialiser or getattr(func, "__name__", "") in ("uniform_", "normal_"):
             return args[0] if args else named["tensor"]
         return func(*args, **named)
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of ``path`` that replaces it at the end of the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _umask() -> int:
-    with _UMASK:  # it can only be read by setting it, for the whole process
-        current = os.umask(0)
-        os.umask(current)
-    return current
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _is_hub_id(name: str) -> bool:

@@ -96,7 +96,7 @@ def test_a_second_run_writes_nothing(coco, tmp_path, workers):
 
 
 def test_killed_and_resumed_is_the_same_as_uninterrupted(coco, tmp_path):
-    from scanseg.weights import atomic_write  # so that the child has nothing to import
+    from scanseg.storage import atomic_write  # so that the child has nothing to import
 
     assert callable(atomic_write)
     layout, out = layout_of("coco_stuff"), tmp_path / "out"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from scanseg import InferenceSettings, Segmenter, Vocabulary
+from scanseg import InferenceSettings, Segmentation, Segmenter, Vocabulary
 from scanseg.calibration.regions import patch_foreground
 from scanseg.fusion import fuse, in_vocabulary_scores, label_map
 from scanseg.segmenter import Evidence
@@ -49,10 +50,25 @@ def seg(converted_vitb: Path) -> Iterator[Segmenter]:
 
 
 @pytest.fixture(scope="module")
-def evidence(seg: Segmenter, photo_640: torch.Tensor) -> Evidence:
-    text, owners = seg.encode(Vocabulary(NAMES, background=()))
-    with torch.inference_mode():
-        return seg.forward(photo_640, text, owners, SETTINGS)
+def called(seg: Segmenter, shared: Path) -> tuple[Segmentation, Evidence]:
+    """What the public call returns for the photo file, and the evidence that it went by."""
+    seen = []
+    forward = seg.forward
+
+    def watched(*arguments: Any) -> Evidence:
+        seen.append(forward(*arguments))
+        return seen[-1]
+
+    seg.forward = watched  # type: ignore[method-assign]
+    out = seg(shared / "parity" / "photo.png", Vocabulary(NAMES, background=()))
+    seg.forward = forward  # type: ignore[method-assign]
+    assert len(seen) == 1
+    return out, seen[0]
+
+
+@pytest.fixture(scope="module")
+def evidence(called: tuple[Segmentation, Evidence]) -> Evidence:
+    return called[1]
 
 
 def close(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-4) -> bool:
@@ -128,13 +144,11 @@ def test_regions_exactly(evidence: Evidence, reference: dict[str, np.ndarray]) -
 
 
 def test_region_classifier(
-    seg: Segmenter, evidence: Evidence, photo_640: torch.Tensor, reference: dict[str, np.ndarray]
+    seg: Segmenter, evidence: Evidence, reference: dict[str, np.ndarray]
 ) -> None:
-    with torch.inference_mode():
-        context = seg.clip.encode_image(photo_640, layers=seg.recipe.token_layers)
-        assert evidence.regions is not None
-        features = seg.classify(evidence.regions, photo_640, context, SETTINGS)
-        text, _ = seg.encode(Vocabulary(NAMES, background=()))
+    features = evidence.features
+    assert features is not None
+    text, _ = seg.encode(Vocabulary(NAMES, background=()))
     decided = ~undecided(evidence, reference)
     theirs = reference["region_clip_feat"].reshape(features.shape)
     assert close(features.numpy()[decided], theirs[decided])
@@ -180,10 +194,10 @@ def test_scores_and_map(
 
 
 def test_the_public_call_gives_the_released_map(
-    seg: Segmenter, shared: Path, reference: dict[str, np.ndarray]
+    called: tuple[Segmentation, Evidence], reference: dict[str, np.ndarray]
 ) -> None:
     """From the photo file to the map, undecided regions and all."""
-    out = seg(shared / "parity" / "photo.png", Vocabulary(NAMES, background=()))
+    out, _ = called
     assert out.labels.shape == SIZE
     assert len(np.unique(out.labels)) > 1
     assert (out.labels == reference["semseg_final_argmax"]).mean() > 0.99

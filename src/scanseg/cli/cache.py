@@ -32,7 +32,7 @@ def where() -> int:
 
     SCANSEG_CACHE in the environment chooses another one.
     """
-    from scanseg.weights import cache_folder
+    from scanseg.storage import cache_folder
 
     print(cache_folder())
     return EXIT_OK
@@ -113,7 +113,7 @@ COMMANDS = {"where": where, "size": size, "prune": prune, "clear": clear}
 
 def _entries() -> list[_Entry]:
     """The files of the cache; links are not followed."""
-    from scanseg.weights import cache_folder
+    from scanseg.storage import cache_folder
 
     entries = []
     for kind in KINDS:
@@ -149,7 +149,7 @@ def _remove(entries: Iterable[_Entry], dry_run: bool) -> None:
 
 
 def _drop_empty_folders() -> None:
-    from scanseg.weights import cache_folder
+    from scanseg.storage import cache_folder
 
     for kind in KINDS:
         top = cache_folder() / kind

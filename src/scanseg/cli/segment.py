@@ -50,6 +50,7 @@ def segment(
     recursive: bool = False,
     quiet: bool = False,
     font: str | None = None,
+    explain: bool = False,
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
@@ -88,6 +89,8 @@ def segment(
         recursive: look for photos in the folders of a folder too
         quiet: print nothing but errors
         font: font file for the names in overlays, for scripts that the fonts found here lack
+        explain: also write NAME_explain.png: what the region classifier says of the largest
+            regions, without and with contextual shift
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
@@ -109,6 +112,8 @@ def segment(
         raise InputError("--overwrite and --skip-existing exclude each other: choose one")
     if labels is not None and labels_file is not None:
         raise InputError("--labels and --labels-file exclude each other: choose one")
+    if explain and (to_stdout or (json_ and output is None)):
+        raise InputError("--explain writes a picture: name a folder with --output")
     words_elsewhere = labels is not None or labels_file is not None
     photo_arguments, words = split_arguments(inputs, words_elsewhere=words_elsewhere)
     vocabulary = _vocabulary(words, labels, labels_file, background)
@@ -143,6 +148,10 @@ def segment(
     alone = report.total == 1
     first = _read(photos[0]) if alone else None  # a bad one should fail at once
     segmenter, settings = _load(preset, weights, device, operating_point, changes)
+    if explain:
+        from scanseg.explain import check_explainable
+
+        check_explainable(segmenter, settings)
     segmenter.encode(vocabulary)  # words that cannot be used, before the first photo
     with report.progress(len(photos)) as advance:
         for photo_file, outputs_of_photo in zip(photos, plan, strict=True):
@@ -158,6 +167,8 @@ def segment(
                     _write_stdout(result)
                 else:
                     _write_files(result, photo, outputs_of_photo, font)
+                    if explain:
+                        _write_explanation(segmenter, photo, vocabulary, settings, outputs_of_photo)
                 report.done(photo_file, photo, result, outputs_of_photo)
             advance()
     report.finish(folder)
@@ -244,7 +255,7 @@ def _write_files(
     """Write map, overlay and record, the record last, each complete or not at all."""
     from scanseg.formats.overlay import draw_overlay
     from scanseg.formats.records import to_record
-    from scanseg.weights import atomic_write
+    from scanseg.storage import atomic_write
 
     if outputs is None:
         return
@@ -258,6 +269,27 @@ def _write_files(
             file.write(record.encode("utf-8", "backslashreplace") + b"\n")
     except OSError as error:
         raise _not_writable(outputs.map.parent, error) from error
+
+
+def _write_explanation(
+    segmenter: Segmenter,
+    photo: Photo,
+    vocabulary: Vocabulary,
+    settings: InferenceSettings,
+    outputs: Outputs | None,
+) -> None:
+    """Write figure 3 for this photo, where any proposal was cut."""
+    from scanseg.explain import draw_explanation, explain
+    from scanseg.storage import atomic_write
+
+    assert outputs is not None  # checked with the options
+    found = explain(segmenter, photo, vocabulary, settings=settings)
+    path = outputs.map.with_name(f"{outputs.map.stem}_explain.png")
+    try:
+        with atomic_write(path) as file:
+            draw_explanation(found).save(file, "PNG")
+    except OSError as error:
+        raise _not_writable(path.parent, error) from error
 
 
 def _not_writable(path: Path, error: OSError) -> InputError:

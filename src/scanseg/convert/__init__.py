@@ -29,7 +29,8 @@ from scanseg.convert.names import (
     Rule,
     find_rule,
 )
-from scanseg.weights import CONFIG, NOTICE, PARTS, file_hash, save_folder, write_json
+from scanseg.storage import file_hash, write_json
+from scanseg.weights import CONFIG, NOTICE, PARTS, save_folder
 
 Kind = Literal["auto", "scan", "finetuned_clip", "open_clip", "swin"]
 """What a checkpoint is; ``"auto"`` looks at the names in it."""

@@ -219,7 +219,7 @@ class _Hashing:
 
 def _write(path: Path, fill: Callable[[Writer], object]) -> str:
     """Write a file atomically; returns its SHA-256."""
-    from scanseg.weights import atomic_write
+    from scanseg.storage import atomic_write
 
     with atomic_write(path) as file:
         hashing = _Hashing(file)

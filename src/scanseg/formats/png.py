@@ -62,7 +62,7 @@ def save_indexed_png(segmentation: Segmentation, path: str | Path) -> Path:
     Raises:
         InputError: more than 65,535 labels, or the file cannot be written.
     """
-    from scanseg.weights import atomic_write  # here: reading a map needs no deep-learning library
+    from scanseg.storage import atomic_write
 
     data, path = indexed_png(segmentation), Path(path)
     try:

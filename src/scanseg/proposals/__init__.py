@@ -1,0 +1,1 @@
+"""Proposal generators: one file each."""

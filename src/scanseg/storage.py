@@ -1,0 +1,89 @@
+"""Files that appear complete or not at all, and the user's cache folder.
+
+Files are written next to their final place, synced and renamed, so a reader sees the old file or
+the new one and nothing else. Nothing here needs a deep-learning library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_UMASK = threading.Lock()
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of scanseg (``SCANSEG_CACHE`` overrides it); it may not exist yet."""
+    chosen = os.environ.get("SCANSEG_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("scanseg", appauthor=False)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under ``path`` complete, or not at all.
+
+    What is written goes to a temporary file in the same folder (which is made if needed). On
+    leaving the block it is synced and renamed; after an exception it is removed and ``path`` is as
+    it was.
+    """
+    with _temporary_beside(Path(path)) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as readable JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of ``path`` that replaces it at the end of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    with _UMASK:  # it can only be read by setting it, for the whole process
+        current = os.umask(0)
+        os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
