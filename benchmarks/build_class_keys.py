@@ -1,6 +1,6 @@
 """Make the class keys that the embedded encoder ships (deterministic, seconds).
 
-    python benchmarks/build_class_keys.py src/scanseg/encoders/imagenet_keys.safetensors
+python benchmarks/build_class_keys.py src/scanseg/encoders/imagenet_keys.safetensors
 """
 
 import sys
