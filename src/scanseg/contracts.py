@@ -70,6 +70,9 @@ class InferenceSettings:
         mask_threshold: probability in [0, 1) above which a pixel belongs to a region.
         ensemble_weight: exponent w of the region classifier, in [0, 1]:
             ``p = p_in^(1-w) * p_clip^w``. It never selects a branch; ``branches`` does.
+        unseen_weight: exponent for labels that the proposals' embeddings were never taught, for
+            models that know what they were taught (``embedded``); ``None``: the same as
+            ``ensemble_weight``.
         branches: which classifiers speak (table 8): the proposal ``"embedding"``, the region
             ``"clip"`` (proposals without a valid region are then left out), or ``"both"``.
         shift_ratio: share alpha in [0, 1] of the background tokens that contextual shift replaces;
@@ -90,6 +93,7 @@ class InferenceSettings:
     semantics: Semantics = "released"
     mask_threshold: float = 0.4
     ensemble_weight: float = 0.7
+    unseen_weight: float | None = None
     branches: Branches = "both"
     shift_ratio: float | None = None
     shift_source: ShiftSource = "cls"
@@ -108,9 +112,9 @@ class InferenceSettings:
                 raise InputError(f"{name} must be one of {allowed}, not {value!r}")
         if self.shift_ratio is None:
             object.__setattr__(self, "shift_ratio", DEFAULT_SHIFT_RATIO[self.semantics])
-        for name in ("ensemble_weight", "shift_ratio", "unknown_below"):
+        for name in ("ensemble_weight", "unseen_weight", "shift_ratio", "unknown_below"):
             value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
+            if value is not None and not 0.0 <= value <= 1.0:
                 raise InputError(f"{name} must lie in [0, 1], not {value!r}")
         if not 0.0 <= self.mask_threshold < 1.0:
             raise InputError(f"mask_threshold must lie in [0, 1), not {self.mask_threshold!r}")

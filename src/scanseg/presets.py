@@ -26,6 +26,7 @@ from scanseg.calibration.semantic_integration import SemanticIntegration, Semant
 from scanseg.contracts import InferenceSettings, InputError
 from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
+from scanseg.vocabulary.label_sets import load_label_set
 from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
 from scanseg.weights import (
     load_folder,
@@ -211,14 +212,20 @@ def embedded() -> Segmenter:
     return Segmenter(
         clip=EmbeddedEncoder(),
         proposals=SuperpixelProposals(trained.head),
+        taught=trained.taught,
         recipe=Recipe(
             name="embedded",
             templates=MINILM_TEMPLATES,
-            resize=Resize(short=640, longest=640),
+            resize=Resize(short=512, longest=512),
             embedding_scale=trained.scale,
-            region_scale=20.0,
+            region_scale=24.0,
             token_layers=(1, 2, 3),
-            settings=InferenceSettings(ensemble_weight=0.3, shift_source="none"),
+            decoys=load_label_set("coco_panoptic133").prompts,
+            decoy_similarity=0.5,
+            taught_similarity=0.8,
+            settings=InferenceSettings(
+                ensemble_weight=0.15, unseen_weight=0.7, shift_source="none"
+            ),
         ),
     )
 

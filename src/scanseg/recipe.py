@@ -51,6 +51,8 @@ class Recipe:
         decoys: background words for callers who name none.
         decoy_similarity: decoys whose cosine with one of the caller's words reaches this are left
             out, because they mean the same.
+        taught_similarity: a label counts as taught if its cosine with a taught word reaches this
+            (``InferenceSettings.unseen_weight``).
         settings: inference settings for callers who give none.
     """
 
@@ -63,4 +65,5 @@ class Recipe:
     token_layers: tuple[int, ...] = ()
     decoys: tuple[str, ...] = ()
     decoy_similarity: float = 0.5
+    taught_similarity: float = 0.8
     settings: InferenceSettings = field(default_factory=InferenceSettings)

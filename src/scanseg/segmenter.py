@@ -65,6 +65,8 @@ class Segmenter(nn.Module):
         region_clip: classifies regions and encodes words; ``None``: ``clip`` does.
         integration: the semantic integration module; ``None`` switches SIM off (table 3).
         void: (D,) embedding of "no object", or ``None``.
+        taught: (words, D) unit-norm text embeddings of the words that the proposals' embeddings
+            learned from; ``None`` where that is not known.
         learnable_shift: (V,) token for ``shift_source="learnable"``, or ``None``.
         config: what ``presets.build`` made this from, for ``save_pretrained``.
     """
@@ -78,15 +80,18 @@ class Segmenter(nn.Module):
         region_clip: ClipEncoder | None = None,
         integration: Callable[[Tensor, ClipTokens], Tensor] | None = None,
         void: Tensor | None = None,
+        taught: Tensor | None = None,
         learnable_shift: Tensor | None = None,
         config: Any = None,
     ) -> None:
         super().__init__()
+        self.taught: Tensor | None
         self.clip = clip
         self.region_clip = clip if region_clip is None else region_clip
         self.proposals = proposals
         self.integration = integration
         self.void = None if void is None else nn.Parameter(void)
+        self.register_buffer("taught", taught, persistent=False)
         self.learnable_shift = None if learnable_shift is None else nn.Parameter(learnable_shift)
         self.recipe = recipe
         self.config = config
@@ -122,7 +127,7 @@ class Segmenter(nn.Module):
             p_void,
             p_clip,
             valid,
-            weight=settings.ensemble_weight,
+            weight=self.ensemble_weights(text, owners, settings),
             branches=settings.branches,
             log_fusion=settings.log_fusion,
         )
@@ -136,6 +141,17 @@ class Segmenter(nn.Module):
         encoded = embed_vocabulary(vocabulary, recipe, clip, cache)
         owner = torch.tensor(encoded.owner, device=self.device)
         return torch.from_numpy(encoded.rows).to(self.device), TermOwners(owner, encoded.labels)
+
+    def ensemble_weights(
+        self, text: Tensor, owners: TermOwners, settings: InferenceSettings
+    ) -> float | Tensor:
+        """The exponent w: one number, or (K',) where taught and unseen labels differ."""
+        unseen = settings.unseen_weight
+        if unseen is None or self.taught is None:
+            return settings.ensemble_weight
+        nearness = owners.best((text @ self.taught.T).amax(1))  # (K',) cosine with a taught word
+        known = nearness >= self.recipe.taught_similarity
+        return torch.where(known, settings.ensemble_weight, unseen)
 
     def cut(self, pixels: Tensor, proposals: Proposals, settings: InferenceSettings) -> Regions:
         """Crop and mask the proposals over the threshold (eq. 4's delta)."""

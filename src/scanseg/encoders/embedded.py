@@ -52,7 +52,8 @@ class EmbeddedEncoder(nn.Module):
     """EfficientNet-Lite0 + MiniLM as a :class:`scanseg.contracts.ClipEncoder`, fully offline.
 
     Args:
-        region_size: side of the square crops of ``encode_regions``, in pixels.
+        region_size: side of the square crops of ``encode_regions``, in pixels, a multiple of 8;
+            they are not read with ``region_view="pool"``, so they may be tiny.
         region_view: how a region is read: ``"pool"`` averages the whole photo's last feature map
             under the mask (cheap, keeps context); ``"crop"`` runs the tower on the masked crop, as
             SCAN does, and is where a token edit (contextual shift) applies.
@@ -69,7 +70,7 @@ class EmbeddedEncoder(nn.Module):
     pixel_mean = (0.5, 0.5, 0.5)
     pixel_std = (0.5, 0.5, 0.5)
 
-    def __init__(self, *, region_size: int = 128, region_view: str = "pool") -> None:
+    def __init__(self, *, region_size: int = 8, region_view: str = "pool") -> None:
         super().__init__()
         import timm
 

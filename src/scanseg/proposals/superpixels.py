@@ -98,24 +98,26 @@ class SuperpixelProposals(nn.Module):
         features = np.concatenate([embeddings, self.colour_weight * colour], 1)
         groups = self._cut_tree(features, fine)  # (S, cuts)
 
-        fine_full = F.interpolate(torch.from_numpy(fine)[None, None].float(), size=(h, w))[
-            0, 0
-        ].long()
-        masks, rows, seen = [], [], set()
+        grown = F.interpolate(torch.from_numpy(fine)[None, None].float(), size=(h, w))
+        fine_full = grown[0, 0].long()  # (h, w) superpixel of each pixel
+        found: list[tuple[Tensor, int]] = []  # region maps (h, w) and the region's number in them
+        rows, seen = [], set()
         for column in groups.T:
             members = np.eye(column.max() + 1, dtype=np.float32)[column]  # (S, regions)
             weights = members * area[:, None]
             means = (weights / weights.sum(0)).T @ embeddings  # (regions, D)
-            index = torch.from_numpy(column)[fine_full]  # (h, w)
+            region_map = torch.from_numpy(column)[fine_full]  # (h, w)
             for region in range(members.shape[1]):
                 key = members[:, region].tobytes()
                 if key not in seen:  # the same region at two cuts counts once
                     seen.add(key)
-                    masks.append(index == region)
+                    found.append((region_map, region))
                     rows.append(means[region])
+        masks = torch.empty(len(found), h, w)
+        for mask, (region_map, region) in zip(masks, found, strict=True):
+            mask.copy_(region_map == region)
         device = pixels.device
-        stacked = torch.stack(masks).float().to(device)
-        return stacked, torch.from_numpy(np.stack(rows).astype(np.float32)).to(device)
+        return masks.to(device), torch.from_numpy(np.stack(rows).astype(np.float32)).to(device)
 
     def _cut_tree(self, features: np.ndarray, fine: np.ndarray) -> np.ndarray:
         """(S, F) features -> (S, cuts) region number of each superpixel at each cut."""
