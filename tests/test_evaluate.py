@@ -346,3 +346,31 @@ def test_the_papers_tables() -> None:
             assert guided > plain
     assert [p.sg_iou for p in published("pc59") if p.sg_iou] == []
     assert published("camvid11") == ()
+
+
+def test_only_the_images_listed(data: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "keys.txt"
+    listed.write_text("3\n1\n3\n")
+    out = tmp_path / "out"
+    arguments = ["evaluate", "--dataset", "folder", "--root", str(data), "--preset", "tiny"]
+    arguments += ["--quiet", "--replicates", "0", "--examples", "0"]
+    assert main([*arguments, "--only", str(listed), "--output", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["images"] == 2
+    assert any("Only the images listed" in note for note in report["notes"])
+
+
+def test_lists_that_cannot_be_used(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, strange = tmp_path / "empty", tmp_path / "strange"
+    empty.write_text("\n")
+    strange.write_text("77\n")
+    arguments = ["evaluate", "--dataset", "folder", "--root", str(data), "--preset", "tiny"]
+    for listed, reason in (
+        (empty, "lists no image"),
+        (strange, "has no sample '77'"),
+        (tmp_path / "missing", "cannot be read"),
+    ):
+        assert main([*arguments, "--only", str(listed), "--output", str(tmp_path / "o")]) == 2
+        assert reason in capsys.readouterr().err

@@ -42,6 +42,7 @@ def evaluate(
     shift_ratio: float | None = None,
     shift_seed: int | None = None,
     words: Literal["official", "plain"] = "official",
+    only: str | None = None,
     limit: int | None = None,
     hierarchy: str | None = None,
     seen: str | None = None,
@@ -87,6 +88,7 @@ def evaluate(
         shift_seed: seed of the choice of these tokens
         words: what the model is asked for: official (names as the benchmark writes them, such as
             "building, edifice") or plain (one word group each)
+        only: file with image keys, one per line: evaluate these and no others
         limit: evaluate the first so many images
         hierarchy: parents and synonyms for SG-IoU: a JSON file, the name of one of ours, or "none"
             (default: ours for the label set, where there is one)
@@ -148,6 +150,8 @@ def evaluate(
         tuple(spoken),
         Measures(boundary=boundary, proposals=proposals),
     )
+    if only is not None:
+        opened = opened.only(_listed_keys(only))
     keys = opened.keys[:limit]
     folder = Path(output or _default_folder(preset, opened.name, opened.split))
     if restart:
@@ -172,6 +176,8 @@ def evaluate(
         return EXIT_OK
     counted, recall = combine((records[key] for key in keys), len(labels))
     notes = []
+    if only is not None:
+        notes.append(f"Only the images listed in {only}.")
     if opened.expected is not None and len(keys) != opened.expected:
         notes.append(f"{len(keys)} of the {opened.expected} images of the official split.")
     if proposals and recall is None:
@@ -189,6 +195,7 @@ def evaluate(
                 split=split or None,
                 operating_point=operating_point,
                 words=None if words == "official" else words,
+                only=only,
                 limit=limit,
                 **changes,
             ),
@@ -257,6 +264,19 @@ def _parse_shard(text: str) -> tuple[int, int]:
     if not found:
         raise InputError(f"--shard is a number of a count, such as 0/4, not {text!r}")
     return int(found[1]), int(found[2])
+
+
+def _listed_keys(file: str) -> list[str]:
+    """Keys of ``--only``, each once, in the order of the file."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--only {file} cannot be read: give a text file with one key per line"
+        ) from error
+    if not lines:
+        raise InputError(f"--only {file} lists no image: put one key on each line")
+    return list(dict.fromkeys(lines))
 
 
 def _default_folder(preset: str, dataset: str, split: str) -> str:
