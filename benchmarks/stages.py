@@ -2,7 +2,7 @@
 
     python benchmarks/stages.py --weights FOLDER [--photo FILE] [--threads 2] [--repeat 3]
 
-FOLDER is a model folder (`scanseg convert`); without official weights `benchmarks/parity_l.py` makes
+FOLDER is a model folder (`scanseg convert`); without official weights `parity_l.py` beside it makes
 one from the reference names, which gives 62 valid regions on the parity photo. Words: the 150 names
 of ADE20K, their embeddings cached. The released times were measured on a quiet 2-core machine of
 another kind, so compare orders, and compare ratios only within one run.
