@@ -2,8 +2,9 @@
 
     python benchmarks/unseen_photos.py DATA/coco_train > docs/results/coco_unseen.txt
 
-The shipped head (`model_cards/embedded_head.md`) learned from photos under permissive licences only,
-so the others are clean test photos: COCO image ids, one per line, for `scanseg evaluate --only`.
+The shipped head (`model_cards/embedded_head.md`) learned from photos under permissive licences
+only, so the others are clean test photos: COCO image ids, one per line, for `scanseg evaluate
+--only`.
 """
 
 import csv
