@@ -39,7 +39,7 @@ class SuperpixelProposals(nn.Module):
         *,
         cuts: tuple[int, ...] = (8, 24, 72),
         superpixels: int = 320,
-        compactness: float = 8.0,
+        compactness: float = 16.0,
         colour_weight: float = 0.5,
         work_side: int = 400,
     ) -> None:
