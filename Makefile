@@ -24,7 +24,7 @@ demo: install  ## segment real photos that ship with scikit-image and scikit-lea
 	$(BIN)/python -m scanseg.cli.demo --output demo
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install  ## lint, types, import rules
 	$(BIN)/ruff check .
@@ -41,8 +41,9 @@ train-embedded-head: install  ## train the shipped head: DATA=dir TEACHERS=dir W
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ai-edge-litert
 	$(BIN)/python -m scanseg.training.embedded_head --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" --recipe "$(or $(RECIPE),permissive)"
 
-bench: install  ## time and memory of the embedded preset
+bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py
+	@test -z "$(WEIGHTS)" || $(BIN)/python benchmarks/stages.py --weights "$(WEIGHTS)"
 
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
