@@ -312,3 +312,44 @@ def test_a_part_of_ones_own(seg: Segmenter) -> None:
 
 def test_version_is_stated() -> None:
     assert scanseg.__version__.count(".") == 2
+
+
+def test_unseen_words_are_weighed_apart(seg: Segmenter) -> None:
+    text, owners = seg.encode(Vocabulary(["cat", "sofa"], background=()))
+    knows_cats = Segmenter(
+        clip=seg.region_clip,
+        proposals=seg.proposals,
+        recipe=seg.recipe,
+        taught=text[:1].clone(),  # cosine 1 with "cat"
+    )
+    apart = InferenceSettings(ensemble_weight=0.1, unseen_weight=0.9)
+    weights = knows_cats.ensemble_weights(text, owners, apart)
+    near = float(text[0] @ text[1]) >= seg.recipe.taught_similarity
+    assert torch.as_tensor(weights).tolist() == pytest.approx([0.1, 0.1 if near else 0.9])
+    assert knows_cats.ensemble_weights(text, owners, InferenceSettings()) == 0.7
+    assert seg.ensemble_weights(text, owners, apart) == 0.1  # a model that does not say
+
+
+def test_the_embedded_preset_knows_what_it_was_taught() -> None:
+    seg = Segmenter.from_pretrained("embedded", device="cpu")
+    words = ["dog", "sky", "theodolite"]
+    text, owners = seg.encode(Vocabulary(words, background=()))
+    weights = seg.ensemble_weights(text, owners, seg.recipe.settings)
+    assert torch.as_tensor(weights).tolist() == pytest.approx([0.15, 0.15, 0.7])
+
+
+def test_decoys_of_the_embedded_preset_never_mean_what_was_asked() -> None:
+    seg = Segmenter.from_pretrained("embedded", device="cpu")
+    _, owners = seg.encode(["couch"])
+    text, _ = seg.encode(["couch"])
+    decoys = text[1:] @ text[0]
+    assert owners.labels > 50
+    assert decoys.max() < seg.recipe.decoy_similarity
+
+
+def test_cat_in_a_real_photo() -> None:
+    from skimage.data import chelsea
+
+    out = Segmenter.from_pretrained("embedded", device="cpu")(chelsea(), ["cat", "car", "sea"])
+    assert (out.labels == 0).mean() > 0.7
+    assert (out.labels == 1).mean() < 0.02
