@@ -14,7 +14,9 @@ from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from scanseg.contracts import InputError, ProposalGenerator
-from scanseg.proposals.mask2former import EmbeddingHead, Mask2FormerProposals, sample_levels
+from scanseg.proposals import quick_layers
+from scanseg.proposals.mask2former import EmbeddingHead, Mask2FormerProposals
+from scanseg.proposals.quick_layers import OneDnnLinear, sample_levels
 
 TINY: dict[str, Any] = {
     "joint_width": 24,
@@ -253,6 +255,42 @@ def test_chunks_do_not_change_the_sums() -> None:
     whole = sample_levels(value, shapes, reference, offsets, weights)
     parts = sample_levels(value, shapes, reference, offsets, weights, chunk=2)
     torch.testing.assert_close(whole, parts, atol=0, rtol=0)
+
+
+# --------------------------------------------------------------------------------------
+# Windows and linear layers
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (32, 224)])
+def test_windows_without_their_padding_are_the_stock_windows(size: tuple[int, int]) -> None:
+    # windows of 5 fit no map, so that shifted windows are padded as well
+    model = tiny(backbone={**TINY["backbone"], "window_size": 5})
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        quick = model.backbone_features(images)
+    stock = model.backbone_features(images)  # gradients: transformers' own layers
+    for ours, theirs in zip(quick, stock, strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_onednn_multiplies_as_torch_does() -> None:
+    plain, quick = torch.nn.Linear(37, 19), torch.nn.Linear(37, 19)
+    quick.load_state_dict(plain.state_dict())
+    quick.__class__ = OneDnnLinear
+    x = torch.randn(2, 5, 37, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        torch.testing.assert_close(quick(x), plain(x), atol=1e-5, rtol=1e-5)
+        assert quick.double()(x.double()).dtype == torch.float64
+    quick.float()(x).sum().backward()
+    assert quick.weight.grad is not None
+
+
+@pytest.mark.parametrize("amd", [False, True])
+def test_onednn_is_for_amd(amd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_layers, "prefers_onednn", lambda: amd)
+    head = Mask2FormerProposals(**TINY).model.transformer_module.decoder.layers[0].fc1
+    assert isinstance(head, OneDnnLinear) == amd
 
 
 # --------------------------------------------------------------------------------------

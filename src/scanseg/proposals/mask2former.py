@@ -6,8 +6,8 @@ file adds is what SCAN needs and transformers does not have:
 * normalisation and padding of raw photos, and masks in the frame of the photo;
 * an embedding head in place of the class head: proposal embeddings F_N in CLIP's joint space;
 * the predictions of every decoder layer, for training;
-* a masked decoder that computes full-size masks only where somebody reads them, and a deformable
-  attention that does not build arrays of samples. Both are the same sums in another order.
+* a masked decoder that computes full-size masks only where somebody reads them, the same sums in
+  another order (``quick_layers`` does the like for single layers).
 
 Quirks of transformers that stay in here: ``decoder_layers=N`` builds N - 1 layers; its Swin ends
 with a norm that nothing reads (taken out); its pixel decoder has no float32 guard under autocast.
@@ -30,13 +30,11 @@ from transformers import (
     Mask2FormerForUniversalSegmentation,
     Mask2FormerModel,
 )
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as StockDeformableAttention,
-)
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import is_progress_bar_enabled
 
 from scanseg.contracts import ClipTokens, InputError, Proposals
+from scanseg.proposals.quick_layers import take_over
 from scanseg.weights import WEIGHTS, read_config
 
 SWIN_B: Mapping[str, Any] = {
@@ -173,8 +171,7 @@ class Mask2FormerProposals(nn.Module):
         backbone_model = self.model.pixel_level_module.encoder
         if hasattr(backbone_model, "swin"):
             backbone_model.swin.layernorm = nn.Identity()  # only its pooled output goes through it
-        for layer in self.model.pixel_level_module.decoder.encoder.layers:
-            layer.self_attn = DeformableAttention.of(layer.self_attn)
+        take_over(self.model)
         self.embedding_head = (
             EmbeddingHead(width, head_width, joint_width) if joint_width is not None else None
         )
@@ -424,140 +421,6 @@ def _norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
     """The module at the precision of ``x``."""
     weight, bias = module.weight.to(x.dtype), module.bias.to(x.dtype)
     return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
-
-
-class DeformableAttention(StockDeformableAttention):
-    """transformers' multi-scale deformable attention with a quick path for inference on a CPU.
-
-    Bilinear sampling and the weighted sum over levels and points are one sum of 4 * levels * points
-    rows of the value table per head and query: an embedding bag. Nothing is gathered into memory.
-    Training, other devices and export take transformers' own path.
-    """
-
-    @classmethod
-    def of(cls, stock: StockDeformableAttention) -> DeformableAttention:
-        """The same layer, with the same parameters."""
-        layer = cls(stock.d_model, stock.n_heads, stock.n_levels, stock.n_points)
-        layer.load_state_dict(stock.state_dict())
-        return layer
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Any = None,
-        encoder_attention_mask: Any = None,
-        position_embeddings: Tensor | None = None,
-        reference_points: Any = None,
-        spatial_shapes_list: Any = None,
-        level_start_index: Any = None,
-        output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As transformers' layer; the quick path returns no attention weights.
-
-        ``attention_mask`` marks padding inside a batch. Proposals never have any (photos of one
-        batch have one size), and transformers passes a mask of zeros.
-        """
-        if (
-            torch.is_grad_enabled()
-            or hidden_states.device.type != "cpu"
-            or hidden_states.dtype != torch.float32
-            or output_attentions
-            or torch.compiler.is_compiling()
-        ):
-            return super().forward(
-                hidden_states,
-                attention_mask,
-                encoder_hidden_states,
-                encoder_attention_mask,
-                position_embeddings,
-                reference_points,
-                spatial_shapes_list,
-                level_start_index,
-                output_attentions,
-            )
-        queries = (
-            hidden_states if position_embeddings is None else hidden_states + position_embeddings
-        )
-        batch, count, _ = queries.shape
-        heads, levels, points = self.n_heads, self.n_levels, self.n_points
-        value = self.value_proj(encoder_hidden_states).view(batch, -1, heads, self.d_model // heads)
-        offsets = self.sampling_offsets(queries).view(batch, count, heads, levels, points, 2)
-        weights = self.attention_weights(queries).view(batch, count, heads, levels * points)
-        weights = weights.softmax(-1).view(batch, count, heads, levels, points)
-        output = torch.cat(
-            [
-                sample_levels(
-                    value[b], spatial_shapes_list, reference_points[b], offsets[b], weights[b]
-                )
-                for b in range(batch)
-            ]
-        )
-        return self.output_proj(output.view(batch, count, -1)), None
-
-
-def sample_levels(
-    value: Tensor,
-    shapes: list[tuple[int, int]],
-    reference: Tensor,
-    offsets: Tensor,
-    weights: Tensor,
-    *,
-    chunk: int = 1024,
-) -> Tensor:
-    """Weighted sums of bilinear samples from several maps (deformable attention of one photo).
-
-    A sample at pixel (x, y) of a level, in coordinates where pixel centres are integers, is the sum
-    over its four neighbours of (1 - |dx|)(1 - |dy|) times their value; neighbours outside the map
-    count as zero (``grid_sample`` with ``align_corners=False`` and zero padding).
-
-    Args:
-        value: (N, heads, d), the maps of all levels one after the other, row by row.
-        shapes: (rows, columns) of each level.
-        reference: (N', levels, 2), x and y of the query in each level, in [0, 1].
-        offsets: (N', heads, levels, points, 2), from there, in pixels of the level.
-        weights: (N', heads, levels, points).
-        chunk: queries at once; keeps the index arrays in the cache of the CPU.
-
-    Returns:
-        (N', heads * d).
-    """
-    heads, depth = value.shape[1:]
-    table = value.reshape(-1, depth)  # row (position * heads + head)
-    index_type = torch.int32 if len(table) < 2**31 else torch.int64
-    size = torch.tensor([(columns, rows) for rows, columns in shapes], dtype=value.dtype)
-    areas = torch.tensor([rows * columns for rows, columns in shapes], dtype=index_type)
-    start = (areas.cumsum(0, dtype=index_type) - areas)[:, None]  # (levels, 1)
-    stride = size[:, :1].to(index_type)
-    head = torch.arange(heads, dtype=index_type)[:, None, None]
-    last = size[:, None, :] - 1  # (levels, 1, 2), last valid x and y
-    outputs = []
-    for begin in range(0, len(offsets), chunk):
-        part = slice(begin, begin + chunk)
-        centre = (reference[part] * size - 0.5)[:, None, :, None, :]
-        at = centre + offsets[part]  # (n, heads, levels, points, 2)
-        low = at.floor()
-        high = low + 1
-        high_share = at - low
-        low_share = (1 - high_share) * ((low >= 0) & (low <= last))
-        high_share *= (high >= 0) & (high <= last)
-        low = torch.minimum(low.clamp_(min=0), last).to(index_type)
-        high = torch.minimum(high.clamp_(min=0), last).to(index_type)
-        bag = torch.empty(*at.shape[:-1], 4, dtype=index_type)
-        shares = torch.empty(*at.shape[:-1], 4, dtype=value.dtype)
-        corner = 0
-        for y, y_share in ((low, low_share), (high, high_share)):
-            row = (y[..., 1] * stride + start) * heads + head
-            y_weight = y_share[..., 1] * weights[part]
-            for x, x_share in ((low, low_share), (high, high_share)):
-                torch.add(row, x[..., 0], alpha=heads, out=bag[..., corner])
-                torch.mul(y_weight, x_share[..., 0], out=shares[..., corner])
-                corner += 1
-        bag = bag.flatten(2).flatten(0, 1)  # (n * heads, levels * points * 4)
-        outputs.append(
-            F.embedding_bag(bag, table, per_sample_weights=shares.view_as(bag), mode="sum")
-        )
-    return torch.cat(outputs).view(-1, heads * depth)
 
 
 _UNREAD = ("encoder.swin.layernorm.weight", "encoder.swin.layernorm.bias")
