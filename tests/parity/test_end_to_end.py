@@ -9,7 +9,7 @@ compared through the reference's own scores (docs/decisions/0022-undecided-pixel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,8 @@ Sample = Callable[[torch.Tensor, str], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def seg(converted_vitb: Path) -> Iterator[Segmenter]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield Segmenter.from_pretrained(converted_vitb, device="cpu", settings=SETTINGS)
-    torch.set_num_threads(threads)
+def seg(converted_vitb: Path) -> Segmenter:
+    return Segmenter.from_pretrained(converted_vitb, device="cpu", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
