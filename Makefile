@@ -24,7 +24,7 @@ demo: install  ## segment real photos that ship with scikit-image and scikit-lea
 	$(BIN)/python -m scanseg.cli.demo --output demo
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install  ## lint, types, import rules
 	$(BIN)/ruff check .

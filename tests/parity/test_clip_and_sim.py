@@ -24,7 +24,7 @@ from scanseg.contracts import ClipTokens
 from scanseg.encoders.open_clip import OpenClipEncoder
 from scanseg.vocabulary.templates import SCAN_TEMPLATES
 
-pytestmark = [pytest.mark.parity, pytest.mark.xdist_group("parity"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.parity, pytest.mark.timeout(600)]
 
 LAYERS = (6, 9, 12)
 LABELS = ("sky", "building", "tree", "grass", "person", "car")

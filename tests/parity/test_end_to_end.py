@@ -23,7 +23,7 @@ from scanseg.calibration.regions import patch_foreground
 from scanseg.fusion import fuse, in_vocabulary_scores, label_map
 from scanseg.segmenter import Evidence
 
-pytestmark = [pytest.mark.parity, pytest.mark.xdist_group("parity"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.parity, pytest.mark.timeout(600)]
 
 NAMES = ["sky", "building", "tree", "grass", "person", "car"]
 SETTINGS = InferenceSettings(

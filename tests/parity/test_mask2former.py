@@ -16,7 +16,7 @@ from scanseg.contracts import Proposals
 from scanseg.proposals.mask2former import LayerPrediction, Mask2FormerProposals
 from scanseg.weights import load_folder, load_into, skip_initialisation
 
-pytestmark = [pytest.mark.parity, pytest.mark.xdist_group("parity"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.parity, pytest.mark.timeout(600)]
 
 Sample = Callable[[Tensor, str], np.ndarray]
 
