@@ -65,6 +65,8 @@ def steps(given: argparse.Namespace) -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     size = SIZES[given.size]
     summary: dict[str, Any] = {"model": f"scan_vit{size}", "threads": given.threads}
+    if given.work is not None:
+        given.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="parity-", dir=given.work) as name:
         work = Path(name)
         same = ["--size", given.size, "--parity", str(given.parity.resolve()), "--work", str(work)]
