@@ -282,6 +282,34 @@ def load(
     return segmenter.to(_device(device)).eval().requires_grad_(False)
 
 
+def load_configured(
+    name: str,
+    *,
+    weights: str | None,
+    device: str,
+    benchmark: str | None,
+    changes: Mapping[str, Any],
+) -> tuple[Segmenter, InferenceSettings]:
+    """A ready model and its settings, as command lines describe them.
+
+    Args:
+        name: as for ``load``, and ``weights`` and ``device`` too.
+        benchmark: name of an operating point, or ``None`` for the model's own settings.
+        changes: single inference settings to change on top.
+
+    Raises:
+        InputError: as ``load``, or the preset has no such operating point; a preset's name is
+            enough to say so before the model is loaded.
+    """
+    if benchmark is not None and name in PRESETS:
+        operating_point(name, benchmark)
+    segmenter = load(name, device=device, weights=weights)
+    settings = segmenter.recipe.settings
+    if benchmark is not None:
+        settings = operating_point(segmenter.recipe.name, benchmark)
+    return segmenter, settings.replace(**changes)
+
+
 def _load(name: str, weights: str | Path | None) -> Segmenter:
     if name == "zero_train":
         return zero_train(weights)

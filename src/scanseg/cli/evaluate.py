@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from scanseg.cli import EXIT_OK
 from scanseg.cli.report_console import deliver_report, progress_bar
 from scanseg.cli.score import make_task
+from scanseg.cli.settings_options import given_settings
 from scanseg.contracts import Branches, InferenceSettings, InputError, Semantics, ShiftSource
 from scanseg.evaluation.report import build_report
 
@@ -111,18 +112,16 @@ def evaluate(
         raise InputError(f"--limit must be at least 1, not {limit}")
     if workers < 1:
         raise InputError(f"--workers must be at least 1, not {workers}")
-    changes = {
-        "semantics": semantics,
-        "branches": branches,
-        "ensemble_weight": ensemble_weight,
-        "mask_threshold": mask_threshold,
-        "log_fusion": log_fusion or None,
-        "shift_source": shift_source,
-        "shift_ratio": shift_ratio,
-        "shift_seed": shift_seed,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    InferenceSettings().replace(**changes)  # complains before the model is loaded
+    changes = given_settings(
+        semantics=semantics,
+        branches=branches,
+        ensemble_weight=ensemble_weight,
+        mask_threshold=mask_threshold,
+        log_fusion=log_fusion,
+        shift_source=shift_source,
+        shift_ratio=shift_ratio,
+        shift_seed=shift_seed,
+    )
 
     from scanseg.evaluation.runner import (
         DataSpec,

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scanseg.cli import EXIT_OK, EXIT_SOME_FAILED
 from scanseg.cli.labels_file import read_labels_file, separated
@@ -19,6 +19,7 @@ from scanseg.cli.photo_arguments import (
     split_arguments,
 )
 from scanseg.cli.segment_report import Report
+from scanseg.cli.settings_options import given_settings
 from scanseg.contracts import (
     Branches,
     InferenceSettings,
@@ -117,20 +118,18 @@ def segment(
     words_elsewhere = labels is not None or labels_file is not None
     photo_arguments, words = split_arguments(inputs, words_elsewhere=words_elsewhere)
     vocabulary = _vocabulary(words, labels, labels_file, background)
-    changes = {
-        "unknown_below": unknown_below,
-        "semantics": semantics,
-        "branches": branches,
-        "ensemble_weight": ensemble_weight,
-        "mask_threshold": mask_threshold,
-        "log_fusion": log_fusion or None,
-        "shift_source": shift_source,
-        "shift_ratio": shift_ratio,
-        "shift_seed": shift_seed,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    InferenceSettings().replace(**changes)  # complains before the model is loaded
-    Lettering((), font)  # so does this
+    changes = given_settings(
+        unknown_below=unknown_below,
+        semantics=semantics,
+        branches=branches,
+        ensemble_weight=ensemble_weight,
+        mask_threshold=mask_threshold,
+        log_fusion=log_fusion,
+        shift_source=shift_source,
+        shift_ratio=shift_ratio,
+        shift_seed=shift_seed,
+    )
+    Lettering((), font)  # complains before the model is loaded
 
     folder = Path(DEFAULT_OUTPUT if output is None or to_stdout else output)
     photos = find_photos(photo_arguments, recursive=recursive, output=folder)
@@ -145,9 +144,17 @@ def segment(
         report.finish(folder)
         return EXIT_OK
 
+    from scanseg.presets import load_configured
+
     alone = report.total == 1
     first = _read(photos[0]) if alone else None  # a bad one should fail at once
-    segmenter, settings = _load(preset, weights, device, operating_point, changes)
+    segmenter, settings = load_configured(
+        preset,
+        weights=weights,
+        device=device,
+        benchmark=operating_point,
+        changes=changes,
+    )
     if explain:
         from scanseg.explain import check_explainable
 
@@ -202,25 +209,6 @@ def _vocabulary(
 
 class _PhotoError(InputError):
     """One photo could not be read or does not fit into memory; the others may go on."""
-
-
-def _load(
-    preset: str,
-    weights: str | None,
-    device: str,
-    operating_point: str | None,
-    changes: Mapping[str, Any],
-) -> tuple[Segmenter, InferenceSettings]:
-    from scanseg import presets
-    from scanseg.segmenter import Segmenter
-
-    if operating_point is not None and preset in presets.PRESETS:
-        presets.operating_point(preset, operating_point)  # complains before the model is loaded
-    segmenter = Segmenter.from_pretrained(preset, weights=weights, device=device)
-    settings = segmenter.recipe.settings
-    if operating_point is not None:
-        settings = presets.operating_point(segmenter.recipe.name, operating_point)
-    return segmenter, settings.replace(**changes)
 
 
 def _read(photo_file: PhotoFile) -> Photo:

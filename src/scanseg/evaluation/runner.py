@@ -61,17 +61,19 @@ class ModelSpec:
         Raises:
             InputError: no such preset, weights or operating point.
         """
-        from scanseg import presets
+        from scanseg.presets import load_configured
 
         device = self.device
         if device == "auto" and torch.cuda.is_available():
             local = int(os.environ.get("LOCAL_RANK", "0"))
             device = f"cuda:{local % torch.cuda.device_count()}"
-        segmenter = Segmenter.from_pretrained(self.preset, weights=self.weights, device=device)
-        settings = segmenter.recipe.settings
-        if self.operating_point is not None:
-            settings = presets.operating_point(segmenter.recipe.name, self.operating_point)
-        return segmenter, settings.replace(**self.changes)
+        return load_configured(
+            self.preset,
+            weights=self.weights,
+            device=device,
+            benchmark=self.operating_point,
+            changes=self.changes,
+        )
 
 
 @dataclass(frozen=True)
