@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.contracts import InputError
-from scanseg.fusion import TermOwners, fuse, in_vocabulary_scores, label_map, region_scores
+from scanseg.fusion import (
+    TermOwners,
+    fuse,
+    in_vocabulary_scores,
+    label_map,
+    region_scores,
+)
 
 TWO = TermOwners(torch.tensor([0, 1]), 2)
 
@@ -160,3 +166,24 @@ def test_chunks_of_labels_change_nothing() -> None:
 def test_a_pixel_without_evidence_has_no_confidence() -> None:
     found = label_map(torch.ones(1, 2), torch.zeros(1, 2, 2), (2, 2))
     assert (found.confidence == 0).all()
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 8.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_need_no_map_change_nothing(seed: int, sharpness: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = (sharpness * torch.randn(6, 300, generator=generator)).softmax(-1)
+    masks = torch.rand(6, 9, 11, generator=generator) ** 4
+    masks[:, :2] = 0.0  # no evidence
+    whole = label_map(scores, masks, (20, 17), keep_scores=True)
+    short = label_map(scores, masks, (20, 17))
+    assert torch.equal(whole.labels, short.labels)
+    assert torch.allclose(whole.confidence, short.confidence, atol=1e-5)
+
+
+def test_a_label_that_leads_nowhere_may_win_where_masks_overlap() -> None:
+    scores = torch.zeros(2, 40)
+    scores[0, 7], scores[1, 9] = 0.5, 0.5  # lead
+    scores[:, 30] = 0.4  # second in both; 0.8 > 0.5 where both masks are
+    masks = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 1.0, 1.0]]])
+    assert label_map(scores, masks, (1, 3)).labels.tolist() == [[7, 30, 9]]

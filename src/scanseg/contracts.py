@@ -290,7 +290,8 @@ class ClipEncoder(Protocol):
 
         Args:
             context: the whole images' tokens, for encoders that read a region from them.
-            edit: called after the embedding (layer 0) and after every block.
+            edit: called after the embedding (layer 0) and after every block whose tokens are read
+                again. It may return fewer tokens.
         """
 
 

@@ -151,32 +151,58 @@ def label_map(
 ) -> LabelMap:
     """``map = sum_q scores[q, k] * masks[q]``, brought to the photo's size, arg max (step 13).
 
-    Labels go through in chunks, so that K' x H x W is never held whole unless ``keep_scores``.
+    Labels go through in chunks, so that K' x H x W is never held whole unless ``keep_scores``; and
+    without it, first only those that lead some proposal. Masks and scores are not negative, so at a
+    pixel no other label has more evidence than ``sum_q mask[q] max_(other k) scores[q, k]``. Where
+    the winner has more than that everywhere, as it nearly always does, the others need no maps, and
+    time hardly grows with the vocabulary; otherwise more labels join.
 
     Args:
-        scores: (Q, K').
+        scores: (Q, K'), not negative.
         masks: (Q, h, w) mask probabilities in [0, 1].
         size: (H, W) of the photo; bilinear, half-pixel centres.
         budget: bytes that one chunk of maps may take; does not change results.
     """
-    rows, columns = size
-    _, h, w = masks.shape
+    h, w = masks.shape[1:]
     flat = masks.flatten(1)  # (Q, h*w)
-    chunk = max(1, budget // (4 * max(h * w, rows * columns)))
-    best = flat.new_full((rows, columns), -torch.inf)
-    winner = torch.zeros((rows, columns), dtype=torch.int64, device=flat.device)
-    total = flat.new_zeros((rows, columns))
-    kept = []
-    for start in range(0, scores.shape[1], chunk):
-        maps = (scores[:, start : start + chunk].T @ flat).unflatten(1, (h, w))  # (k, h, w)
-        if (h, w) != (rows, columns):
-            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-        value, index = maps.max(0)
-        better = value > best
-        winner = torch.where(better, index + start, winner)
-        best = torch.where(better, value, best)
-        total += maps.sum(0)
-        if keep_scores:
-            kept.append(maps)
+    chunk = max(1, budget // (4 * max(h * w, size[0] * size[1])))
+
+    def full_size(columns: Tensor) -> Tensor:  # (Q, k) scores -> (k, H, W) evidence
+        maps = (columns.T @ flat).unflatten(1, (h, w))
+        if (h, w) == size:
+            return maps
+        return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    total = full_size(scores.sum(1, keepdim=True))[0]
+    kept: list[Tensor] = []
+    for leaders in (None,) if keep_scores else (1, 4, 16, None):  # of each proposal
+        among = _leading(scores, leaders)
+        best, winner = total.new_full(size, -torch.inf), among.new_zeros(size)
+        for part in among.split(chunk):
+            maps = full_size(scores[:, part])  # (k, H, W)
+            value, index = maps.max(0)
+            better = value > best
+            winner = torch.where(better, part[index], winner)
+            best = torch.where(better, value, best)
+            if keep_scores:
+                kept.append(maps)
+        if len(among) == scores.shape[1]:
+            break
+        others = scores.index_fill(1, among, 0.0).amax(1, keepdim=True)  # (Q, 1)
+        bound = full_size(others)[0] * (1 + 1e-5)  # rounding
+        if not ((bound >= best) & (bound > 0)).any():
+            break
     confidence = (best / total.clamp_min(EPSILON)).clamp(0, 1)
     return LabelMap(winner, confidence, torch.cat(kept) if keep_scores else None)
+
+
+def _leading(scores: Tensor, leaders: int | None) -> Tensor:
+    """Labels among the ``leaders`` best of any proposal, ascending; ``None``: all.
+
+    The first label is always there: it is the arg max where there is no evidence at all.
+    """
+    labels = scores.shape[1]
+    if leaders is None or leaders * scores.shape[0] >= labels:
+        return torch.arange(labels, device=scores.device)
+    best = scores.topk(leaders, dim=1).indices.flatten()
+    return torch.cat([best, best.new_zeros(1)]).unique()

@@ -90,27 +90,29 @@ def plain_forward(encoder: OpenClipEncoder, images: Tensor) -> Tensor:
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
-@torch.inference_mode()
 def test_hand_run_forward_equals_open_clip_bit_for_bit(options: dict) -> None:
     encoder = tiny(**options)
     images = torch.randn(2, 3, SIDE, SIDE)
-    assert torch.equal(
-        encoder.encode_regions(regions_of(images), no_context()), plain_forward(encoder, images)
-    )
+    plain = plain_forward(encoder, images)  # with gradients: open_clip's own blocks
+    assert torch.equal(encoder.encode_regions(regions_of(images), no_context()), plain)
+    with torch.inference_mode():  # the quick way
+        quick = encoder.encode_regions(regions_of(images), no_context())
+    assert torch.allclose(quick, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32-quickgelu"])
-@torch.inference_mode()
 def test_hand_run_forward_equals_open_clip_at_real_size(name: str) -> None:
     with torch.device("meta"):
         encoder = OpenClipEncoder(name, text=False)
     encoder.to_empty(device="cpu").eval()
-    for parameter in encoder.parameters():
+    for parameter in encoder.requires_grad_(False).parameters():
         parameter.normal_(std=0.05)
     images = torch.randn(2, 3, 224, 224)
-    assert torch.equal(
-        encoder.encode_regions(regions_of(images), no_context()), plain_forward(encoder, images)
-    )
+    plain = plain_forward(encoder, images)
+    assert torch.equal(encoder.encode_regions(regions_of(images), no_context()), plain)
+    with torch.inference_mode():
+        quick = encoder.encode_regions(regions_of(images), no_context())
+    assert torch.allclose(quick, plain, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -133,33 +135,25 @@ def test_tokens_are_those_of_open_clips_own_intermediates(encoder: OpenClipEncod
 
 
 @torch.inference_mode()
-def test_sequence_first_layout_gives_the_same_numbers(encoder: OpenClipEncoder) -> None:
-    other = tiny().use_sequence_first()
-    images = torch.randn(2, 3, SIDE, SIDE)
-    changed = [lambda t, layer, r, g: t + 1.0 if layer == 1 else t, None]
-    for edit in changed:
-        ours = other.encode_regions(regions_of(images), no_context(), edit)
-        assert torch.allclose(
-            ours, encoder.encode_regions(regions_of(images), no_context(), edit), atol=1e-6
-        )
-    assert torch.allclose(other.encode_text(["a cat"]), encoder.encode_text(["a cat"]), atol=1e-6)
-
-
-@torch.inference_mode()
-def test_bfloat16_weights_answer_in_float32() -> None:
-    encoder = tiny()
-    images = torch.randn(2, 3, SIDE, SIDE)
+def test_bfloat16_products_change_little(encoder: OpenClipEncoder) -> None:
+    images, photo = torch.randn(2, 3, SIDE, SIDE), torch.randint(0, 256, (1, 3, 50, 40))
     exact = encoder.encode_regions(regions_of(images), no_context())
-    rough = encoder.use_sequence_first().bfloat16()
+    tokens = encoder.encode_image(photo, layers=(1, 3))
+    rough = tiny().use_bfloat16()
+    assert rough.precision == torch.bfloat16
     features = rough.encode_regions(regions_of(images), no_context())
     assert features.dtype == torch.float32
-    assert torch.allclose(features, exact, atol=0.05)
-    assert rough.encode_text(["a cat"]).dtype == torch.float32
+    assert not torch.equal(features, exact)
+    assert torch.allclose(features, exact, atol=0.02)
+    rough_tokens = rough.encode_image(photo, layers=(1, 3))
+    assert torch.allclose(rough_tokens.patches[3], tokens.patches[3], atol=0.1)
+    assert torch.allclose(rough_tokens.pooled, tokens.pooled, atol=0.02)
+    assert torch.equal(rough.encode_text(["a cat"]), encoder.encode_text(["a cat"]))  # untouched
 
 
-def test_blocks_of_one_layout_refuse_the_other() -> None:
-    with pytest.raises(InputError, match="batch-first layout only"):
-        tiny(qk_norm=True).use_sequence_first()
+def test_unusual_blocks_keep_float32() -> None:
+    with pytest.raises(InputError, match="keep float32"):
+        tiny(qk_norm=True, block_type="custom").use_bfloat16()
 
 
 def test_gradients_with_and_without_checkpointing() -> None:
@@ -190,7 +184,8 @@ def test_edit_sees_every_layer_and_what_it_returns_goes_on(encoder: OpenClipEnco
         return torch.zeros_like(tokens) if layer == 2 else tokens
 
     features = encoder.encode_regions(regions, no_context(), zero_at_two)
-    assert seen == [(layer, (2, 16, 24), (4, 4)) for layer in range(4)]
+    # not after the last block, behind which only [CLS] is read
+    assert seen == [(layer, (2, 16, 24), (4, 4)) for layer in range(3)]
 
     visual = encoder.model.visual
     x = visual._embeds(images)
@@ -199,7 +194,7 @@ def test_edit_sees_every_layer_and_what_it_returns_goes_on(encoder: OpenClipEnco
     x[:, 1:] = 0
     x = visual.transformer.resblocks[2](x)
     expected = F.normalize(visual._pool(x)[0] @ visual.proj, dim=-1)
-    assert torch.equal(features, expected)
+    assert torch.allclose(features, expected, atol=1e-6)
 
 
 @torch.inference_mode()

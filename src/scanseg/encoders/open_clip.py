@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scanseg.contracts import ClipTokens, InputError, Regions, Semantics, TokenEdit
+from scanseg.encoders import quick_vit
 
 PAD_TO = 32
 """The released code pads photos to a multiple of this before they are resized."""
@@ -242,7 +243,8 @@ class OpenClipEncoder(nn.Module):
                 patches[layer] = tokens[:, 1:]
             return tokens
 
-        pooled = self._run(self.preprocess(pixels, semantics=semantics), keep)
+        images = self.preprocess(pixels, semantics=semantics)
+        pooled = self._run(images, keep, every_layer=True)
         return ClipTokens(patches, cls, grids=dict.fromkeys(patches, self.grid), pooled=pooled)
 
     def encode_regions(
@@ -276,7 +278,7 @@ class OpenClipEncoder(nn.Module):
             after = edit(before, layer, regions, self.grid)
             return tokens if after is before else torch.cat([tokens[:, :1], after], dim=1)
 
-        return self._run(regions.pixels.to(self._device), change)
+        return self._run(regions.pixels.to(self._device), change, every_layer=False)
 
     def preprocess(self, pixels: Tensor, *, semantics: Semantics = "released") -> Tensor:
         """Photos -> what the tower takes, (B, 3, S, S), normalised, aspect not kept.
@@ -303,13 +305,17 @@ class OpenClipEncoder(nn.Module):
             x = F.interpolate(x, size, mode="nearest")
         return x
 
-    def _run(self, images: Tensor, visit: Callable[[Tensor, int], Tensor]) -> Tensor:
+    def _run(
+        self, images: Tensor, visit: Callable[[Tensor, int], Tensor], *, every_layer: bool
+    ) -> Tensor:
         """The tower by hand; ``visit`` sees the tokens after each block and may change them.
 
         Args:
             images: (B, 3, S, S), normalised.
             visit: called with (B, 1 + N, V) tokens, [CLS] first, and the 1-based layer (0: before
                 the first block); returns the tokens to go on with.
+            every_layer: ``visit`` reads the tokens after the last block too; without it, patch
+                tokens that nobody reads any more need not be computed.
 
         Returns:
             (B, D) float32, unit norm.
@@ -317,6 +323,9 @@ class OpenClipEncoder(nn.Module):
         visual = self.model.visual
         transformer = visual.transformer
         tokens = visit(visual._embeds(images.to(visual.conv1.weight.dtype)), 0)  # (B, 1 + N, V)
+        if quick_vit.applies(visual) and (not every_layer or self.precision != torch.float32):
+            pooled = quick_vit.run_blocks(visual, tokens, visit, every_layer=every_layer)
+            return F.normalize(pooled.float(), dim=-1)
         for layer, block in enumerate(transformer.resblocks, start=1):
             x = tokens if transformer.batch_first else tokens.transpose(0, 1).contiguous()
             if transformer.grad_checkpointing and torch.is_grad_enabled():
@@ -333,27 +342,23 @@ class OpenClipEncoder(nn.Module):
     def _device(self) -> torch.device:
         return self.model.visual.conv1.weight.device
 
-    def use_sequence_first(self) -> OpenClipEncoder:
-        """Run the blocks on (tokens, batch, width), the layout to take for bfloat16 on a CPU.
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of the weights of the image tower's matrix products."""
+        return self.model.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
-        In torch's attention a batch-first bfloat16 input can end in a transposed three-dimensional
-        linear map that some CPUs run very slowly. The results are the same up to rounding.
+    def use_bfloat16(self) -> OpenClipEncoder:
+        """Take bfloat16 for the image tower's matrix products; inference only from then on.
+
+        Tokens, norms and sums stay in float32 (``docs/decisions/0055-precision.md``).
 
         Raises:
-            InputError: the blocks are not open_clip's default ones and know one layout only.
+            InputError: the blocks are not open_clip's default ones.
         """
-        towers = [self.model.visual.transformer]
-        if isinstance(self.model, open_clip.CLIP):
-            towers.append(self.model.transformer)
-        for tower in towers:
-            if not all(isinstance(b.attn, nn.MultiheadAttention) for b in tower.resblocks):
-                raise InputError(
-                    "this CLIP's blocks know the batch-first layout only: keep float32"
-                )
-        for tower in towers:
-            tower.batch_first = False
-            for block in tower.resblocks:
-                block.attn.batch_first = False
+        with torch.no_grad():
+            if not quick_vit.applies(self.model.visual):
+                raise InputError("this CLIP's blocks are not open_clip's plain ones: keep float32")
+            quick_vit.products_in(self.model.visual, torch.bfloat16)
         return self
 
 
