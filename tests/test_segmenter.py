@@ -353,3 +353,34 @@ def test_cat_in_a_real_photo() -> None:
     out = Segmenter.from_pretrained("embedded", device="cpu")(chelsea(), ["cat", "car", "sea"])
     assert (out.labels == 0).mean() > 0.7
     assert (out.labels == 1).mean() < 0.02
+
+
+# ------------------------------------------------------------------ modes
+
+
+def test_modes_are_recorded_and_unknown_ones_refused() -> None:
+    exact = Segmenter.from_pretrained("tiny", device="cpu")(photo(), WORDS)
+    assert exact.settings["precision"] == "float32"
+    fast = Segmenter.from_pretrained("tiny", device="cpu", mode="fast")
+    out = fast(photo(), WORDS)
+    assert out.settings["inference"]["region_tokens"] == 96
+    assert out.settings["inference"]["hopeless_below"] == 0.05
+    assert out.settings["precision"] in ("bfloat16", "float32")  # as the hardware has it
+    with pytest.raises(InputError, match="no mode 'quick'; there are exact, bf16, fast"):
+        Segmenter.from_pretrained("tiny", mode="quick")  # type: ignore[arg-type]
+
+
+def test_approximations_at_their_ends_are_exact(seg: Segmenter) -> None:
+    plain = seg(photo(), WORDS, scores=True)
+    settings = seg.recipe.settings.replace(region_tokens=10_000, region_overlap=1.0)
+    same = seg(photo(), WORDS, settings=settings, scores=True)
+    assert np.array_equal(plain.scores, same.scores)
+
+
+def test_fewer_tokens_give_another_but_a_valid_map(seg: Segmenter) -> None:
+    settings = seg.recipe.settings.replace(region_tokens=6, mask_threshold=0.2)
+    out = seg(photo(), WORDS, settings=settings, scores=True)
+    assert out.scores is not None
+    assert np.isfinite(out.scores).all()
+    whole = seg(photo(), WORDS, settings=settings.replace(region_tokens=None), scores=True)
+    assert not np.array_equal(out.scores, whole.scores)

@@ -40,6 +40,7 @@ Semantics = Literal["released", "paper"]
 Branches = Literal["both", "embedding", "clip"]
 ShiftSource = Literal["cls", "none", "noise", "background", "learnable"]
 ShiftOrder = Literal["random", "first"]
+Mode = Literal["exact", "bf16", "fast"]
 
 
 class InputError(ValueError):
@@ -88,6 +89,12 @@ class InferenceSettings:
         unknown_below: pixels whose confidence is lower become unknown (-1); in [0, 1].
         region_batch: regions that go through the region classifier at once; bounds memory,
             does not change results.
+        region_tokens: patch tokens of a region that the region classifier keeps, at least 1;
+            ``None`` keeps all. This and the next two are approximations that save time.
+        region_overlap: proposals whose masks have at least this intersection over union share one
+            look of the region classifier, in (0, 1]; 1 looks at each.
+        hopeless_below: proposals that reach this share of the strongest evidence at no pixel are
+            left out, in [0, 1]; 0 keeps all.
     """
 
     semantics: Semantics = "released"
@@ -102,7 +109,10 @@ class InferenceSettings:
     shift_layers: tuple[int, ...] | None = None
     log_fusion: bool = False
     unknown_below: float = 0.0
-    region_batch: int = 25
+    region_batch: int = 8
+    region_tokens: int | None = None
+    region_overlap: float = 1.0
+    hopeless_below: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -112,7 +122,14 @@ class InferenceSettings:
                 raise InputError(f"{name} must be one of {allowed}, not {value!r}")
         if self.shift_ratio is None:
             object.__setattr__(self, "shift_ratio", DEFAULT_SHIFT_RATIO[self.semantics])
-        for name in ("ensemble_weight", "unseen_weight", "shift_ratio", "unknown_below"):
+        for name in (
+            "ensemble_weight",
+            "unseen_weight",
+            "shift_ratio",
+            "unknown_below",
+            "region_overlap",
+            "hopeless_below",
+        ):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise InputError(f"{name} must lie in [0, 1], not {value!r}")
@@ -120,6 +137,8 @@ class InferenceSettings:
             raise InputError(f"mask_threshold must lie in [0, 1), not {self.mask_threshold!r}")
         if self.region_batch < 1:
             raise InputError(f"region_batch must be at least 1, not {self.region_batch!r}")
+        if self.region_tokens is not None and self.region_tokens < 1:
+            raise InputError(f"region_tokens must be at least 1, not {self.region_tokens!r}")
         if self.shift_layers is not None:
             object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
 
@@ -219,15 +238,18 @@ class Regions:
     def split(self, size: int) -> Iterator[Regions]:
         """The same regions in pieces of at most ``size`` (``valid`` and ``inside`` stay whole)."""
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield replace(
-                self,
-                pixels=self.pixels[part],
-                masks=self.masks[part],
-                boxes=self.boxes[part],
-                image=self.image[part],
-                query=self.query[part],
-            )
+            yield self.select(slice(start, start + size))
+
+    def select(self, part: slice | Tensor) -> Regions:
+        """Some of the regions, by a slice or an index (``valid`` and ``inside`` stay whole)."""
+        return replace(
+            self,
+            pixels=self.pixels[part],
+            masks=self.masks[part],
+            boxes=self.boxes[part],
+            image=self.image[part],
+            query=self.query[part],
+        )
 
 
 class TokenEdit(Protocol):

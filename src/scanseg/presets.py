@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from scanseg.calibration.semantic_integration import SemanticIntegration, SemanticIntegrationConfig
-from scanseg.contracts import InferenceSettings, InputError
+from scanseg.contracts import InferenceSettings, InputError, Mode
 from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary.label_sets import load_label_set
@@ -274,12 +274,19 @@ def load(
     device: str = "auto",
     settings: InferenceSettings | None = None,
     weights: str | Path | None = None,
+    mode: Mode = "exact",
 ) -> Segmenter:
     """A ready model; see ``Segmenter.from_pretrained``."""
+    if mode not in MODES:
+        raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+    chosen, target = MODES[mode], _device(device)
     segmenter = _load(str(name), weights)
-    if settings is not None:
-        segmenter.recipe = replace(segmenter.recipe, settings=settings)
-    return segmenter.to(_device(device)).eval().requires_grad_(False)
+    settings = (settings or segmenter.recipe.settings).replace(**chosen.changes)
+    segmenter.recipe = replace(segmenter.recipe, settings=settings)
+    segmenter = segmenter.eval().requires_grad_(False)
+    if chosen.bfloat16 and _has_bfloat16(target):
+        segmenter.use_bfloat16()
+    return segmenter.to(target)
 
 
 def load_configured(
@@ -289,6 +296,7 @@ def load_configured(
     device: str,
     benchmark: str | None,
     changes: Mapping[str, Any],
+    mode: Mode = "exact",
 ) -> tuple[Segmenter, InferenceSettings]:
     """A ready model and its settings, as command lines describe them.
 
@@ -296,6 +304,7 @@ def load_configured(
         name: as for ``load``, and ``weights`` and ``device`` too.
         benchmark: name of an operating point, or ``None`` for the model's own settings.
         changes: single inference settings to change on top.
+        mode: a name of ``MODES``.
 
     Raises:
         InputError: as ``load``, or the preset has no such operating point; a preset's name is
@@ -303,10 +312,11 @@ def load_configured(
     """
     if benchmark is not None and name in PRESETS:
         operating_point(name, benchmark)
-    segmenter = load(name, device=device, weights=weights)
+    segmenter = load(name, device=device, weights=weights, mode=mode)
     settings = segmenter.recipe.settings
     if benchmark is not None:
         settings = operating_point(segmenter.recipe.name, benchmark)
+        settings = settings.replace(**MODES[mode].changes)
     return segmenter, settings.replace(**changes)
 
 
@@ -391,6 +401,39 @@ def _config_of(found: Mapping[str, Any], folder: Path) -> ScanConfig:
 
 def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True)
+class ModeSettings:
+    """What a mode trades for time; each effect is measured in ``docs/results/speed.md``.
+
+    Args:
+        bfloat16: matrix products of the region classifier in bfloat16, where the hardware has it.
+        changes: inference settings that differ.
+    """
+
+    bfloat16: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+MODES: dict[Mode, ModeSettings] = {
+    "exact": ModeSettings(),
+    "bf16": ModeSettings(bfloat16=True),
+    "fast": ModeSettings(
+        bfloat16=True,
+        changes={"region_tokens": 96, "region_overlap": 0.9, "hopeless_below": 0.05},
+    ),
+}
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are quicker than in float32 on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+    return False
 
 
 def _device(name: str) -> torch.device:

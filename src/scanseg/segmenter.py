@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from scanseg import __version__
 from scanseg.calibration.contextual_shift import ContextualShift
 from scanseg.calibration.regions import cut_regions
+from scanseg.calibration.shortlist import same_as, without_hopeless
+from scanseg.calibration.token_budget import TokenBudget
 from scanseg.contracts import (
     UNKNOWN,
     ClipEncoder,
     ClipTokens,
     InferenceSettings,
+    Mode,
     ProposalGenerator,
     Proposals,
     Regions,
     Segmentation,
+    TokenEdit,
 )
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
 from scanseg.fusion import (
@@ -114,6 +118,7 @@ class Segmenter(nn.Module):
                 embeddings, text, owners, self.void, self.recipe.embedding_scale
             )
 
+        proposals = without_hopeless(proposals, p_in, settings.hopeless_below)
         regions, features, p_clip = None, None, None
         valid = proposals.masks.flatten(2).any(-1)
         if settings.branches != "embedding":
@@ -188,10 +193,16 @@ class Segmenter(nn.Module):
             std=clip.pixel_std,
             semantics=settings.semantics,
         )
+        edit: TokenEdit = shift
+        if settings.region_tokens is not None:
+            edit = TokenBudget(shift, settings.region_tokens)
+        twin = same_as(regions, settings.region_overlap)  # (R,)
+        looked_at, where = twin.unique(return_inverse=True)
         parts = [
-            clip.encode_regions(r, context, shift) for r in regions.split(settings.region_batch)
+            clip.encode_regions(r, context, edit)
+            for r in regions.select(looked_at).split(settings.region_batch)
         ]
-        return torch.cat(parts) if parts else regions.pixels.new_zeros(0, clip.joint_width)
+        return torch.cat(parts)[where] if parts else regions.pixels.new_zeros(0, clip.joint_width)
 
     # ------------------------------------------------------------------ photos in, maps out
 
@@ -266,6 +277,7 @@ class Segmenter(nn.Module):
             settings={
                 "preset": self.recipe.name,
                 "inference": settings.to_dict(),
+                "precision": str(getattr(self.region_clip, "precision", torch.float32))[6:],
                 "scanseg": __version__,
                 "torch": torch.__version__,
             },
@@ -282,6 +294,7 @@ class Segmenter(nn.Module):
         device: str = "auto",
         settings: InferenceSettings | None = None,
         weights: str | Path | None = None,
+        mode: Mode = "exact",
     ) -> Segmenter:
         """A ready model.
 
@@ -291,19 +304,27 @@ class Segmenter(nn.Module):
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             settings: inference settings in place of the preset's.
             weights: folder or hub id with the weights of a preset that ships none.
+            mode: ``"exact"`` (float32), ``"bf16"`` (region classifier in bfloat16 where the
+                hardware has it) or ``"fast"`` (that, and approximations; ``docs/speed.md``).
 
         Raises:
-            InputError: no such preset or folder, or weights that are missing or do not fit.
+            InputError: no such preset, folder or mode, or weights that are missing or do not fit.
         """
         from scanseg.presets import load
 
-        return load(name, device=device, settings=settings, weights=weights)
+        return load(name, device=device, settings=settings, weights=weights, mode=mode)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write weights (safetensors), configuration and notice to ``folder``; returns it."""
         from scanseg.presets import save
 
         return save(self, folder)
+
+    def use_bfloat16(self) -> Segmenter:
+        """Region classifier in bfloat16, where it knows how; inference only from then on."""
+        if hasattr(self.region_clip, "use_bfloat16"):
+            self.region_clip.use_bfloat16()
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -144,12 +144,42 @@ class ContextualShift:
                 "shift source 'background' works on pixels: pass the regions through "
                 "ContextualShift.prepare() first"
             )
+        return self.edit(tokens, layer, regions, grid)
+
+    def edit(
+        self,
+        tokens: Tensor,
+        layer: int,
+        regions: Regions,
+        grid: tuple[int, int],
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """The same where only some of the tokens are left.
+
+        Args:
+            kept: (R, M) int64, which patches the M tokens are; the share that is replaced still
+                refers to all background patches of a region. ``None``: all of them.
+        """
         idle = self.source in ("none", "background") or self.ratio == 0 or len(regions) == 0
         if idle or layer not in self._positions:
             return tokens
-        chosen = self._choose(patch_foreground(regions.masks, grid), layer, regions)  # (R, N)
+        foreground = patch_foreground(regions.masks, grid)  # (R, N)
+        chosen = self._choose(foreground, layer, regions, kept)  # (R, N or M)
         incoming = self._incoming(tokens, layer, regions)  # (R, 1 or N, V)
         return torch.where(chosen[..., None], incoming, tokens)
+
+    def quota(self, foreground: Tensor) -> Tensor:
+        """(R, N) bool -> (R,) int64: background patches that are replaced, ``int(ratio * n)``."""
+        N = foreground.shape[1]
+        # for every possible n, in Python's own arithmetic on any device
+        counts = torch.tensor([int(self.ratio * n) for n in range(N + 1)], device=foreground.device)
+        return counts[(~foreground).sum(1)]
+
+    def keys(self, N: int, layer: int, regions: Regions) -> Tensor:
+        """(R, N) int32 sort keys of the order in which background patches are taken."""
+        if self.order == "first":
+            return torch.arange(N, dtype=torch.int32).expand(len(regions), N)
+        return torch.from_numpy(_shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed))
 
     def _incoming(self, tokens: Tensor, layer: int, regions: Regions) -> Tensor:
         """What replaces the chosen tokens, broadcastable to (R, N, V)."""
@@ -181,21 +211,18 @@ class ContextualShift:
         spread, mean = torch.std_mean(tokens, dim=1, keepdim=True, correction=0)  # (R, 1, V)
         return mean + spread * noise
 
-    def _choose(self, foreground: Tensor, layer: int, regions: Regions) -> Tensor:
-        """(R, N) bool, true at the background patches to replace."""
-        N = foreground.shape[1]
-        if self.order == "first":
-            key = torch.arange(N, dtype=torch.int32).expand(len(regions), N)
-        else:
-            key = torch.from_numpy(
-                _shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed)
-            )
-        key = key.to(foreground.device).masked_fill(foreground, torch.iinfo(torch.int32).max)
-        rank = key.argsort(dim=1, stable=True).argsort(dim=1)  # (R, N): background first
-        # int(ratio * n) for every possible n, in Python's own arithmetic on any device
-        counts = torch.tensor([int(self.ratio * n) for n in range(N + 1)], device=key.device)
-        quota = counts[(~foreground).sum(1)]  # (R,)
-        return rank < quota[:, None]
+    def _choose(
+        self, foreground: Tensor, layer: int, regions: Regions, kept: Tensor | None = None
+    ) -> Tensor:
+        """(R, N or M) bool, true at the background patches to replace."""
+        quota = self.quota(foreground)
+        key = self.keys(foreground.shape[1], layer, regions).to(foreground.device)
+        key = key.masked_fill(foreground, torch.iinfo(torch.int32).max)
+        background = ~foreground
+        if kept is not None:
+            key, background = key.gather(1, kept), background.gather(1, kept)
+        rank = key.argsort(dim=1, stable=True).argsort(dim=1)  # background first
+        return (rank < quota[:, None]) & background
 
 
 def _shuffling_keys(query: np.ndarray, N: int, layer: int, seed: int) -> np.ndarray:

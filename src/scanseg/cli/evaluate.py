@@ -13,7 +13,7 @@ from scanseg.cli import EXIT_OK
 from scanseg.cli.report_console import deliver_report, progress_bar
 from scanseg.cli.score import make_task
 from scanseg.cli.settings_options import given_settings
-from scanseg.contracts import Branches, InferenceSettings, InputError, Semantics, ShiftSource
+from scanseg.contracts import Branches, InferenceSettings, InputError, Mode, Semantics, ShiftSource
 from scanseg.evaluation.report import build_report
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def evaluate(
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
+    mode: Mode = "exact",
     operating_point: str | None = None,
     semantics: Semantics | None = None,
     branches: Branches | None = None,
@@ -78,6 +79,7 @@ def evaluate(
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
+        mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
         semantics: where paper and released code differ, which to follow
         branches: which classifiers speak
@@ -144,7 +146,7 @@ def evaluate(
     task = make_task(labels, hierarchy, seen, similarity)
     spoken = labels.names if words == "official" else labels.prompts
     job = Job(
-        ModelSpec(preset, weights, device, operating_point, changes),
+        ModelSpec(preset, weights, device, operating_point, changes, mode),
         data,
         tuple(spoken),
         Measures(boundary=boundary, proposals=proposals),

@@ -24,6 +24,7 @@ from scanseg.contracts import (
     Branches,
     InferenceSettings,
     InputError,
+    Mode,
     Segmentation,
     Semantics,
     ShiftSource,
@@ -55,6 +56,7 @@ def segment(
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
+    mode: Mode = "exact",
     unknown_below: float | None = None,
     operating_point: str | None = None,
     semantics: Semantics | None = None,
@@ -95,6 +97,7 @@ def segment(
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
+        mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
         unknown_below: pixels of lower confidence become unknown, 0 to 1
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
         semantics: where paper and released code differ, which to follow
@@ -154,6 +157,7 @@ def segment(
         device=device,
         benchmark=operating_point,
         changes=changes,
+        mode=mode,
     )
     if explain:
         from scanseg.explain import check_explainable

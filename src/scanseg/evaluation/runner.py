@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from scanseg import __version__
-from scanseg.contracts import InferenceSettings, InputError, Segmentation
+from scanseg.contracts import InferenceSettings, InputError, Mode, Segmentation
 from scanseg.data import Dataset, Sample, open_dataset
 from scanseg.evaluation.label_maps import Segments
 from scanseg.evaluation.store import CountStore, Record
@@ -47,6 +47,7 @@ class ModelSpec:
             takes the GPU of its local rank.
         operating_point: name of the released settings for a benchmark, or ``None``.
         changes: single inference settings to change.
+        mode: exact, bf16 or fast.
     """
 
     preset: str
@@ -54,6 +55,7 @@ class ModelSpec:
     device: str = "auto"
     operating_point: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "exact"
 
     def load(self) -> tuple[Segmenter, InferenceSettings]:
         """The model and its settings.
@@ -73,6 +75,7 @@ class ModelSpec:
             device=device,
             benchmark=self.operating_point,
             changes=self.changes,
+            mode=self.mode,
         )
 
 

@@ -1,0 +1,32 @@
+"""The naive reference of the speed benchmark computes what the exact mode computes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from skimage.data import coffee
+
+from scanseg import Segmenter, Vocabulary
+
+
+def test_naive_and_exact_agree(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "naive_reference.py"
+    spec = importlib.util.spec_from_file_location("naive_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    naive = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(naive)
+    Image.fromarray(coffee()).resize((160, 107)).save(tmp_path / "photo.png")
+    seg = Segmenter.from_pretrained("tiny", device="cpu")
+    words = Vocabulary([f"word {i}" for i in range(40)], background=())
+    settings = seg.recipe.settings.replace(mask_threshold=0.3)
+    out = seg(tmp_path / "photo.png", words, settings=settings)
+    labels, seconds = naive.naive_map(seg, tmp_path / "photo.png", words, settings)
+    assert seconds > 0
+    assert len(np.unique(out.labels)) > 1
+    assert (out.labels == labels.numpy()).mean() > 0.999
+    again = seg(tmp_path / "photo.png", words, settings=settings)  # our layers are back
+    assert np.array_equal(again.labels, out.labels)
