@@ -134,6 +134,16 @@ class Losses:
     total: Tensor
     layers: tuple[LayerLosses, ...]
 
+    def terms(self) -> dict[str, Tensor]:
+        """The total and the final layer's terms by name, for a log."""
+        final = self.layers[0]
+        return {
+            "loss": self.total,
+            "class": final.classes,
+            "mask": final.masks,
+            "dice": final.dice,
+        }
+
 
 def criterion(
     layers: Sequence[Prediction],
