@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from pathlib import Path
@@ -49,7 +48,6 @@ def train(
         print(describe(prepare(found)))
         return EXIT_OK
     folder = Path(output or f"scanseg_training/{found.name or Path(experiment).stem}")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
     print(_with_progress(found, folder, resume, quiet))
     return EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,8 @@ def make_trainer(
     experiment: Experiment, output: Path, store: CheckpointStore, callbacks: list[Callback]
 ) -> Trainer:
     """Lightning's Trainer for an experiment; whatever it logs goes to ``output``."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # remarks nobody can act on
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = experiment.trainer
     loggers: list[Any] = [CSVLogger(output, name="", version="log")]
     loggers[0].LOGGER_JOIN_CHAR = "-"
