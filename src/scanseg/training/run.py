@@ -99,10 +99,6 @@ def train(
     """
     output = Path(output)
     store = CheckpointStore(output / CHECKPOINTS, experiment.checkpoint.keep)
-    if not resume and (store.steps() or (output / SETTINGS).exists()):
-        raise InputError(
-            f"{output} already holds a run: --resume goes on with it, or choose another"
-        )
     prepared = prepare(experiment)
     require_clip(experiment.model, prepared.start)
     from scanseg.training.lightning_parts import (
@@ -110,11 +106,17 @@ def train(
         Observer,
         StepLoader,
         forget_log_after,
+        is_first_process,
         make_trainer,
         refuse_other_settings,
     )
     from scanseg.training.validation import MODEL, Validation
 
+    taken = bool(store.steps()) or (output / SETTINGS).exists()
+    if taken and not resume and is_first_process():  # the first one may have begun to write
+        raise InputError(
+            f"{output} already holds a run: --resume goes on with it, or choose another"
+        )
     step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
     if checkpoint is not None:
         state = store.read(checkpoint)
