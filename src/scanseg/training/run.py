@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from scanseg.contracts import InputError, MissingExtra
+from scanseg.fusion import TermOwners
 from scanseg.segmenter import Segmenter
 from scanseg.storage import atomic_write
 from scanseg.training.checkpoints import CheckpointStore
@@ -49,8 +52,12 @@ class Prepared:
         return parameter_groups(self.stage, self.experiment.optimizer)
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, *, encode: bool = True) -> Prepared:
     """Open data and model.
+
+    Args:
+        encode: read the words with the text tower; without, their embeddings are zeros, which is
+            enough to describe a run and saves minutes for a large CLIP.
 
     Raises:
         InputError: something is missing or does not fit.
@@ -68,9 +75,12 @@ def prepare(experiment: Experiment) -> Prepared:
         raise MissingExtra("train", "training") from error
     sources = open_sources(experiment.data)
     segmenter, start = starting_model(experiment.model)
-    stage = SegmenterStage(
-        segmenter, experiment, sources.words, sources.candidates, experiment.data
-    )
+    if encode:
+        text, owners = segmenter.encode(list(sources.words))
+    else:
+        K = len(sources.words)
+        text, owners = torch.zeros(K, segmenter.clip.joint_width), TermOwners(torch.arange(K), K)
+    stage = SegmenterStage(segmenter, experiment, text, owners, sources.candidates, experiment.data)
     return Prepared(experiment, sources, segmenter, start, stage)
 
 
