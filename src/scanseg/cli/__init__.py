@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("scanseg.cli.data", "prepare and verify the benchmarks' data sets"),
     "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
     "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
+    "serve": ("scanseg.cli.serve", "a web page and a REST interface on this machine"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }
