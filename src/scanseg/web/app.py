@@ -24,7 +24,6 @@ from scanseg.vocabulary import Vocabulary
 from scanseg.web import examples
 from scanseg.web.guard import Guard
 from scanseg.web.limits import Refusal, ServeLimits
-from scanseg.web.metrics import Metrics
 from scanseg.web.words import count, read_words
 from scanseg.web.worker import Answer, Worker
 
@@ -292,7 +291,7 @@ def _job(
     if (photo.size or 0) > limits.max_bytes:
         raise Refusal(
             413,
-            f"the photo is larger than {limits.max_bytes / 2**20:g} MB",
+            f"the photo is larger than {limits.max_bytes / 2**20:.3g} MB",
             "shrink it or save it as JPEG first",
         )
     texts = [str(text) for text in form.getlist("labels") if isinstance(text, str)]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from scanseg.segmenter import Segmenter
 
 CONFIDENCE_STEPS = 200
-"""Confidences in ``maps`` are whole numbers of this: floor(200 c)."""
+"""Confidences in ``maps`` count the steps i / 200 that they reach."""
+_REACHED = (np.arange(CONFIDENCE_STEPS + 1) / CONFIDENCE_STEPS).astype(np.float32)
 LONGEST_MAP = 1600  # pixels; maps for the page are reduced to this long side
 KEPT_PIXELS = 16_000_000  # of recent results, so that other outputs of them cost no second run
 
@@ -188,12 +189,13 @@ def maps(result: Segmentation) -> dict[str, Any]:
 
     ``labels`` holds ``label + 1`` as little-endian 16-bit numbers, ``confidence`` floor(200 c) in
     bytes, each written as its difference (modulo 256) from its left neighbour, the first of a row
-    from 0. Both go row by row, are deflated (zlib) and coded in base 64.
+    from 0. Both go row by row, are deflated (zlib) and coded in base 64. A threshold of i / 200
+    divides these steps exactly as it divides the float32 confidences.
     """
     rows, columns = _reduced(result.labels.shape)
     labels = (result.labels[np.ix_(rows, columns)] + 1).astype("<u2")
-    steps = np.floor(result.confidence[np.ix_(rows, columns)].astype(np.float64) * CONFIDENCE_STEPS)
-    steps = steps.clip(0, CONFIDENCE_STEPS).astype(np.uint8)
+    confidence = result.confidence[np.ix_(rows, columns)]
+    steps = (np.searchsorted(_REACHED, confidence, side="right") - 1).astype(np.uint8)
     differences = np.diff(steps, axis=1, prepend=np.uint8(0))
     return {
         "width": len(columns),

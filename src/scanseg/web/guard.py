@@ -91,9 +91,8 @@ class Guard:
         except Exception as error:
             _log.exception("request failed: %s %s", scope["method"], route)
             if not answered:
-                name = type(error).__name__
-                refusal = Refusal(500, f"internal error: {name}", "please report it")
-                await _refuse(refusal, body, send_guarded)
+                fault = Refusal(500, f"internal error: {type(error).__name__}", "please report it")
+                await _refuse(fault, body, send_guarded)
         finally:
             self.active -= 1
 
@@ -196,7 +195,7 @@ class _Body:
 def _too_large(limits: ServeLimits) -> Refusal:
     return Refusal(
         413,
-        f"the photo is larger than {limits.max_bytes / 2**20:g} MB",
+        f"the photo is larger than {limits.max_bytes / 2**20:.3g} MB",
         "shrink it or save it as JPEG first",
     )
 

@@ -145,7 +145,7 @@ class Worker:
         except BaseException:
             self._turn.release()
             raise
-        running.add_done_callback(lambda task: task.exception())  # its client may have left
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())  # is seen
         return await asyncio.shield(running)  # a client that leaves must not free the turn early
 
     async def _run(self, job: Mapping[str, Any], photo: bytes) -> Answer:
@@ -196,7 +196,9 @@ class Worker:
             return
         self.metrics.restarted(reason)
         self._end()
-        with contextlib.suppress(InputError):  # the next job tries again, and its client is told why
+        with contextlib.suppress(
+            InputError
+        ):  # the next job tries again, and its client is told why
             self.start()
 
     def _receive(self, seconds: float) -> tuple[dict[str, Any], bytes]:

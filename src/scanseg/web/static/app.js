@@ -168,7 +168,7 @@ function form(output) {
 async function ask() {
   words.finish();
   trouble();
-  if (!photo) return trouble("There is no photo yet.", "Drop one, paste one, or choose a file.");
+  if (!photo) return trouble("There is no photo yet.", "Choose one, drop one or paste one.");
   if (!words.words.length) {
     $("words").focus();
     return trouble("There are no words yet.", "Write what to look for, such as cat, sofa.");
@@ -246,6 +246,7 @@ function trouble(error = "", hint = "") {
   $("trouble").hidden = !error;
   $("trouble").children[0].textContent = error;
   $("trouble").children[1].textContent = hint ?? "";
+  if (error) $("trouble").scrollIntoView({ block: "nearest" });
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -263,6 +264,7 @@ document.addEventListener("keydown", (event) => {
 // ------------------------------------------------------------------ the result
 
 function show(record, map, bitmap, data) {
+  $("frame").scrollIntoView({ block: "nearest" });
   setCanvas(map.width, map.height);
   const pixels = drawPhoto($("canvas"), bitmap).getImageData(0, 0, map.width, map.height);
   result = { map, pixels, data };
@@ -391,10 +393,12 @@ function probe(x, y, { announce }) {
   const { map } = result;
   const i = y * map.width + x;
   const label = map.at(i, threshold());
-  const sure = percent(map.confidence[i] / map.steps);
+  const best = map.labels[i];
+  const sure = best < 0 ? "none of your words" : percent(map.confidence[i] / map.steps);
+  const name = label === best ? nameOf(label) : `unknown (${nameOf(best)}?)`;
   const tip = $("tip");
   tip.replaceChildren(document.createElement("i"), document.createElement("b"), new Text(sure));
-  tip.children[1].textContent = nameOf(label);
+  tip.children[1].textContent = name;
   tip.style.setProperty("--colour", label < 0 ? UNKNOWN.colour : map.colours[label]);
   tip.hidden = false;
   const canvas = $("canvas").getBoundingClientRect();
@@ -405,7 +409,7 @@ function probe(x, y, { announce }) {
   const below = top + 16 + tip.offsetHeight > frame.height;
   tip.style.transform = `translate(${Math.max(4, right ? left - 16 - tip.offsetWidth : left + 16)}px, `
     + `${Math.max(4, below ? top - 16 - tip.offsetHeight : top + 16)}px)`;
-  if (announce) $("probe").textContent = `${nameOf(label)}, confidence ${sure}`;
+  if (announce) $("probe").textContent = `${name}: ${best < 0 ? "" : "confidence "}${sure}`;
   setFocus(hidden.has(label) ? null : label);
 }
 
