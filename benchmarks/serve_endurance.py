@@ -1,6 +1,6 @@
 """Does the server grow, slow down or fail over many requests?
 
-    python benchmarks/serve_endurance.py [--requests 1000] [--clients 2] [--preset embedded] [--json FILE]
+    python benchmarks/serve_endurance.py [--requests 1000] [--clients 2] [--preset embedded]
 
 Starts ``scanseg serve`` on a free port and asks it about small photos of changing size and colour
 with changing words, every answer new; one request in ten is a mistake. Prints answers by status,

@@ -79,6 +79,23 @@ def test_a_running_request_is_answered_before_the_end(png: bytes) -> None:
         assert code == 0
 
 
+def test_a_second_interrupt_does_not_wait() -> None:
+    photo = encoded(np.zeros((2000, 2000, 3), np.uint8))
+    words = ",".join(f"thing {i}" for i in range(500))  # many seconds
+    with running("--preset", "tiny") as server, ThreadPoolExecutor() as pool:
+        form = {"files": {"photo": photo}, "data": {"labels": words}}
+        pool.submit(httpx.post, server.address + "api/v1/segment", timeout=60, **form)
+        while httpx.get(server.address + "health").json()["status"] != "busy":
+            time.sleep(0.01)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # it waits for the request
+        code, _ = server.stop(signal.SIGINT)
+        assert code == 0
+        assert time.monotonic() - began < 9  # it would wait 10 seconds
+
+
 def test_mistakes_are_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -117,7 +134,7 @@ def test_headers_that_dribble_in_are_cut_off(serve: Serve) -> None:
     with connection(server) as silent, connection(server) as dribbling:
         dribbling.sendall(b"GET / HTTP/1.1\r\n")
         ended = False
-        while not ended and time.monotonic() - began < 20:
+        while not ended and time.monotonic() - began < 30:
             try:
                 dribbling.sendall(b"X-A: b\r\n")
             except OSError:
@@ -125,7 +142,7 @@ def test_headers_that_dribble_in_are_cut_off(serve: Serve) -> None:
             time.sleep(0.25)
         assert ended
         assert everything(silent) == b""
-    assert 9 < time.monotonic() - began < 15  # --help says nothing of it: 10 seconds
+    assert 9 < time.monotonic() - began < 30  # 10 seconds on a machine that has nothing else to do
     assert httpx.get(server.address + "health").status_code == 200
 
 
@@ -141,7 +158,7 @@ def test_bodies_that_dribble_in_are_answered_and_cut_off(serve: Serve) -> None:
         for opened in slow:
             opened.sendall(head + b"--x\r\n")
         answers = [everything(opened) for opened in slow]
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"error": "the upload took longer than 2 seconds"' in answer
@@ -207,7 +224,7 @@ def hostile_forms(png: bytes) -> Iterator[tuple[dict[str, object], set[int]]]:
     many = ",".join(f"word {i}" for i in range(10_000))
     for labels in (many, f'["{many}"]', "x" * 900_000, "[" * 50_000, f"a:{many}"):
         yield {"files": {"photo": png}, "data": {"labels": labels}}, {413, 422}
-    yield {"files": {"photo": png}, "data": {"labels": ["w"] * 2000}}, {400, 413}
+    yield {"files": {"photo": png}, "data": {"labels": ["w"] * 2000}}, {413}
     for _ in range(30):  # words of any characters
         text = "".join(chr(draw.randrange(1, 0xD7FF)) for _ in range(20))
         yield {"files": {"photo": png}, "data": {"labels": text}}, {200, 413, 422}

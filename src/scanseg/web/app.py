@@ -29,6 +29,7 @@ from scanseg.web.worker import Answer, Worker
 
 STATIC = Path(__file__).parent / "static"
 OUTPUTS = ("json", "map", "overlay")
+_MOST_FIELDS = 100  # of a form; they are held in memory, unlike the photo
 
 
 class SegmentForm(BaseModel):
@@ -256,7 +257,7 @@ def _add_interface(app: FastAPI, worker: Worker, limits: ServeLimits) -> None:
                 422, "the request is no form", "send multipart/form-data with photo and labels"
             )
         async with request.form(
-            max_files=1, max_fields=len(SegmentForm.model_fields) + limits.max_labels
+            max_files=1, max_fields=_MOST_FIELDS, max_part_size=limits.field_bytes
         ) as form:
             job, photo = _job(form, request, presets, limits)
             answer = await _unless_gone(request, worker.submit(job, photo.file.read))
@@ -323,16 +324,13 @@ def _job(
 
 
 def _vocabulary(texts: list[str], background: str | None, limits: ServeLimits) -> Vocabulary:
-    if sum(map(len, texts)) + len(background or "") > 4 * limits.max_characters + 1000:
-        words, characters = 0, sum(map(len, texts))  # not worth taking apart
-    else:
-        try:
-            vocabulary = read_words(texts, background)
-        except InputError as error:
-            raise Refusal.of(422, str(error)) from error
-        words, characters = count(vocabulary)
-        if words <= limits.max_labels and characters <= limits.max_characters:
-            return vocabulary
+    try:
+        vocabulary = read_words(texts, background)
+    except InputError as error:
+        raise Refusal.of(422, str(error)) from error
+    words, characters = count(vocabulary)
+    if words <= limits.max_labels and characters <= limits.max_characters:
+        return vocabulary
     what = f"{words} words" if words > limits.max_labels else f"{characters} characters of words"
     most = limits.max_labels if words > limits.max_labels else limits.max_characters
     raise Refusal(413, f"{what} are more than the {most} allowed", "ask for fewer at a time")
@@ -392,5 +390,7 @@ def _add_errors(app: FastAPI) -> None:
     async def failed(request: Request, error: HTTPException) -> Response:
         hints = {404: "the page is /, its description for programs /docs", 405: "see /docs"}
         hint = hints.get(error.status_code, "")
-        content = {"error": str(error.detail).lower(), "hint": hint}
-        return JSONResponse(content, error.status_code, headers=error.headers)
+        status, reason = error.status_code, str(error.detail).lower()
+        if status == 400 and "maximum" in reason:  # parts of a form that are too many or too large
+            status, hint = 413, "send the photo once, and all words in one part"
+        return JSONResponse({"error": reason, "hint": hint}, status, headers=error.headers)

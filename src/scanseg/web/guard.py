@@ -32,6 +32,7 @@ SECURITY_HEADERS = {
 _log = logging.getLogger("scanseg.web")
 _LINGER_SECONDS = 2.0  # that a refused upload is read on, so that its client reads the answer
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_METHODS = (*_SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 
 
 class Guard:
@@ -65,13 +66,14 @@ class Guard:
             await self.app(scope, receive, send)
             return
         route = scope["path"] if scope["path"] in self.routes else "other"
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         answered = False
 
         async def send_guarded(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                self.metrics.request(scope["method"], route, message["status"])
+                self.metrics.request(method, route, message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
@@ -89,7 +91,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:
-            _log.exception("request failed: %s %s", scope["method"], route)
+            _log.exception("request failed: %s %s", method, route)
             if not answered:
                 fault = Refusal(500, f"internal error: {type(error).__name__}", "please report it")
                 await _refuse(fault, body, send_guarded)

@@ -36,7 +36,7 @@ class ServeLimits:
     max_seconds: float = 120.0
     upload_seconds: float = 30.0
     head_seconds: float = 10.0
-    max_connections: int = 64
+    max_connections: int = 32
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -47,6 +47,11 @@ class ServeLimits:
     def body_bytes(self) -> int:
         """Size of a whole request's body: photo, words and the parts' headers."""
         return self.max_bytes + 2**20
+
+    @property
+    def field_bytes(self) -> int:
+        """Size of one part of a form that is no photo."""
+        return 4 * self.max_characters + 1024  # UTF-8 takes up to four bytes for one
 
     @property
     def photo(self) -> PhotoLimits:

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -90,13 +91,26 @@ def serve(
             # uvicorn takes the signals over and raises them again at its end, for ``_ended``
             for s in handlers:
                 signal.signal(s, _ended)
-            uvicorn.Server(config).run(sockets=[bound])
+            _Server(config, worker).run(sockets=[bound])
         except _Stopped:
             pass
         finally:
             worker.close()
             for s, handler in handlers.items():
                 signal.signal(s, handler)
+
+
+class _Server(uvicorn.Server):
+    """Ends what is worked on when a second Ctrl-C asks for it."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            self._worker.close()
 
 
 class _Stopped(Exception):  # noqa: N818

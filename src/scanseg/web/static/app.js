@@ -4,6 +4,7 @@ import { LabelMap, withLegend } from "./map.js";
 import { Words } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
+const SILENT = ["The server does not answer.", "Is it still running? scanseg serve starts it again."];
 const UNKNOWN = { name: "unknown", colour: "#303030" };
 const percent = (share) => {
   const p = 100 * share;
@@ -47,9 +48,13 @@ function exampleButton(example) {
   credit.className = "hint";
   credit.textContent = example.credit;
   button.addEventListener("click", async () => {
-    const blob = await (await fetch(example.photo)).blob();
-    words.set(example.words);
-    if (await usePhoto(blob, example.name, example.credit)) ask();
+    try {
+      const blob = await (await fetch(example.photo)).blob();
+      words.set(example.words);
+      if (await usePhoto(blob, example.name, example.credit)) ask();
+    } catch {
+      trouble(...SILENT);
+    }
   });
   return item;
 }
@@ -196,8 +201,7 @@ async function post(data, signal, headers = {}) {
     reply = await fetch("/api/v1/segment", { method: "POST", body: data, signal, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw Object.assign(new Error("The server does not answer."),
-      { hint: "Is it still running? Start it again with scanseg serve." });
+    throw Object.assign(new Error(SILENT[0]), { hint: SILENT[1] });
   }
   if (!reply.ok) {
     const { error, hint } = await reply.json().catch(() => ({ error: `status ${reply.status}` }));
@@ -279,7 +283,7 @@ function show(record, map, bitmap, data) {
   $("canvas").setAttribute("aria-label",
     `Map of ${photo.name}: ${found.join(", ") || "nothing was found"}. Arrow keys read it.`);
   $("probe").textContent = found.length
-    ? `Found ${found.length} of ${map.names.length}. Point at the map to read it.`
+    ? `Found ${found.length} of ${map.names.length}. Point at or touch the map to read it.`
     : "None of the words was found.";
 }
 
@@ -526,4 +530,4 @@ $("theme").addEventListener("click", () => {
   try { localStorage.setItem("theme", root.dataset.theme); } catch { /* for now only */ }
 });
 
-start().catch(() => trouble("The server does not answer.", "Start it again with scanseg serve."));
+start().catch(() => trouble(...SILENT));
