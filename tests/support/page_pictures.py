@@ -45,7 +45,6 @@ def main() -> None:
         page = Browser(Path(folder), size=(1280, 800))
         try:
             start(page, server.address)
-            save(page, output / "serve_start.webp")
             page.click("#examples li:nth-child(3) button")  # the palace
             page.wait(ANSWERED)
             page.hover("#legend li:nth-child(1)", 0.5, -9)
@@ -59,11 +58,7 @@ def main() -> None:
             page.click("#examples li:nth-child(1) button")
             page.wait(ANSWERED)
             save(page, output / "serve_phone.webp")
-            page.script("document.querySelector('#result').scrollIntoView()")
-            save(page, output / "serve_phone_result.webp")
-            page.script("scrollTo(0, 0)")
             page.click("#back")
-            save(page, output / "serve_phone_start.webp")
             page.click("#run")
             save(page, output / "serve_phone_error.webp")
         finally:

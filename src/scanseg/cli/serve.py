@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import webbrowser
+from importlib.util import find_spec
 
 from scanseg.cli import EXIT_OK
 from scanseg.contracts import MissingExtra
+
+_NEEDED = ("fastapi", "uvicorn", "python_multipart", "psutil")  # the extra's packages
 
 
 def serve(
@@ -51,14 +54,12 @@ def serve(
         max_seconds: that a request may wait, and again that it may be worked on
         upload_seconds: within which a photo must have been sent
     """
-    try:
-        from scanseg.web.limits import ServeLimits
-        from scanseg.web.server import is_local, offered
-        from scanseg.web.server import serve as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("fastapi", "starlette", "uvicorn", "psutil"):
-            raise MissingExtra("web", "scanseg serve") from None
-        raise
+    if not all(map(find_spec, _NEEDED)):
+        raise MissingExtra("web", "scanseg serve")
+    from scanseg.web.limits import ServeLimits
+    from scanseg.web.server import is_local, offered
+    from scanseg.web.server import serve as run
+
     limits = ServeLimits(
         max_bytes=max_mb * 2**20,
         max_pixels=round(max_megapixels * 1e6),
