@@ -75,6 +75,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"labels": "a", "background": ",".join("bcdefghijk" * 6)}, 200, ""),  # repeated words
     ({"labels": ",".join("x" * 200 + str(i) for i in range(3))}, 413, "603 characters"),
     ({"labels": "x" * 4000}, 413, "maximum size"),
+    ({"labels": ["x" * 1000] * 5}, 413, "5000 characters of words are more than the 500 allowed"),
     ({"labels": ["w"] * 101}, 413, "maximum number of fields"),
 ]
 

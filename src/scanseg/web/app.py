@@ -284,7 +284,9 @@ def _job(
     for name in form:
         if name not in known:
             raise Refusal(
-                422, f"no option {name[:40]!r}{_nearest(name, known)}", f"known: {', '.join(known)}"
+                422,
+                f"no option {name[:40]!r}{_nearest(name, known)}",
+                f"known: {', '.join(known)}",
             )
     photo = form.get("photo")
     if not isinstance(photo, UploadFile):
@@ -324,6 +326,9 @@ def _job(
 
 
 def _vocabulary(texts: list[str], background: str | None, limits: ServeLimits) -> Vocabulary:
+    length = sum(map(len, texts)) + len(background or "")
+    if length > limits.field_bytes:  # not worth taking apart
+        raise _too_many(f"{length} characters of words", limits.max_characters)
     try:
         vocabulary = read_words(texts, background)
     except InputError as error:
@@ -331,9 +336,13 @@ def _vocabulary(texts: list[str], background: str | None, limits: ServeLimits) -
     words, characters = count(vocabulary)
     if words <= limits.max_labels and characters <= limits.max_characters:
         return vocabulary
-    what = f"{words} words" if words > limits.max_labels else f"{characters} characters of words"
-    most = limits.max_labels if words > limits.max_labels else limits.max_characters
-    raise Refusal(413, f"{what} are more than the {most} allowed", "ask for fewer at a time")
+    if words > limits.max_labels:
+        raise _too_many(f"{words} words", limits.max_labels)
+    raise _too_many(f"{characters} characters of words", limits.max_characters)
+
+
+def _too_many(what: str, most: int) -> Refusal:
+    return Refusal(413, f"{what} are more than the {most} allowed", "ask for fewer at a time")
 
 
 def _text(form: FormData, name: str) -> str | None:
@@ -363,7 +372,7 @@ def _switch(form: FormData, name: str) -> bool:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word[:40], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
