@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check lint format bench parity-l train-embedded-head clean
+.PHONY: help install demo test check lint format bench serve parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: install  ## lint, types, import rules
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+serve: install  ## a web page and a REST interface on this machine (ARGS="--port 8001")
+	$(BIN)/python -m scanseg serve $(ARGS)
 
 train-embedded-head: install  ## train the shipped head: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }

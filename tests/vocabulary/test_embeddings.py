@@ -53,6 +53,16 @@ def test_words_are_encoded_once_ever(tmp_path: Path) -> None:
     assert np.array_equal(again[[2, 0]], first[:2])
 
 
+def test_a_full_cache_is_read_but_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(["b"], tmp_path)
+    monkeypatch.setattr("scanseg.vocabulary.embeddings.MOST_BYTES", 10)
+    for _ in range(2):
+        _, encoder = embed(["b", "c"], tmp_path)
+        assert encoder.calls == ["c", "aaac"]
+
+
 def test_other_templates_are_other_entries(tmp_path: Path) -> None:
     embed(["b"], tmp_path)
     encoder = LetterEncoder()

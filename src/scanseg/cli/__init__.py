@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
     "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
     "bench": ("scanseg.cli.bench", "time a model stage by stage, one mode against another"),
+    "serve": ("scanseg.cli.serve", "a web page and a REST interface on this machine"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "train": ("scanseg.cli.train", "train SCAN on your photos: experiments in YAML"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),

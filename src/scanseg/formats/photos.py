@@ -81,6 +81,10 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
+class PhotoTooLarge(InputError):  # noqa: N818  (reads better in a traceback)
+    """A photo over one of the limits."""
+
+
 def read_photo(source: PhotoSource, *, limits: PhotoLimits | None = None) -> Photo:
     """Read one photo from whatever the caller has.
 
@@ -136,7 +140,7 @@ def open_bounded(
             warnings.simplefilter("ignore")
             image = Image.open(BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
-        raise InputError(
+        raise PhotoTooLarge(
             f"{shown} has more than {_millions(limits.max_pixels)} pixels: shrink it first"
         ) from error
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
@@ -178,7 +182,7 @@ def _read_stream(stream: IO[bytes], shown: str, limits: PhotoLimits) -> bytes:
 
 def _from_bytes(data: bytes, name: str, shown: str, limits: PhotoLimits) -> Photo:
     if len(data) > limits.max_bytes:
-        raise InputError(
+        raise PhotoTooLarge(
             f"{shown} is larger than {limits.max_bytes / 2**20:.0f} MB: "
             "shrink it or save it as JPEG first"
         )
@@ -220,12 +224,12 @@ def _check_size(shown: str, size: tuple[int, int], limits: PhotoLimits) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{shown} is empty: {width} x {height} pixels")
     if width * height > limits.max_pixels:
-        raise InputError(
+        raise PhotoTooLarge(
             f"{shown} has {width} x {height} pixels, more than {_millions(limits.max_pixels)}: "
             "shrink it first"
         )
     if max(size) > limits.max_aspect * min(size):
-        raise InputError(
+        raise PhotoTooLarge(
             f"{shown} is {width} x {height}, longer than {limits.max_aspect:g} : 1: "
             "cut it into pieces first"
         )

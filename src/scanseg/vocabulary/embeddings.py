@@ -33,6 +33,7 @@ _TABLE = (
 )
 _LOOKUP = 500  # SQLite's limit on variables is 999 in old builds
 _LOCK_SECONDS = 5.0
+MOST_BYTES = 2**30  # of a file; a server that takes anybody's words must not fill the disk
 
 
 class TextCache:
@@ -72,8 +73,11 @@ class TextCache:
         return found
 
     def write(self, rows: dict[bytes, np.ndarray]) -> None:
-        """Add rows, all or none."""
+        """Add rows, all or none; none if the file is full (``scanseg cache prune`` makes room)."""
         if self.path is None or not rows:
+            return
+        if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
+            log.warning("text cache %s is full: scanseg cache prune makes room", self.path)
             return
         now = time.time()
         values = [(k, np.ascontiguousarray(v, dtype="<f4").tobytes(), now) for k, v in rows.items()]

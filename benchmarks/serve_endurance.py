@@ -1,0 +1,114 @@
+"""Does the server grow, slow down or fail over many requests?
+
+    python benchmarks/serve_endurance.py [--requests 1000] [--clients 2] [--preset embedded]
+
+Starts ``scanseg serve`` on a free port and asks it about small photos of changing size and colour
+with changing words, every answer new; one request in ten is a mistake. Prints answers by status,
+latencies, and the memory of server and engine after the first tenth and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+from skimage.data import chelsea, coffee
+
+from embedded_latency import WORDS
+
+
+def photo(number: int) -> bytes:
+    """A crop of a sample photo, another one for every number."""
+    draw = random.Random(number)
+    pixels = (chelsea if number % 2 else coffee)()
+    height, width = (draw.randint(120, side) for side in pixels.shape[:2])
+    shaded = np.clip(pixels[:height, :width] * draw.uniform(0.6, 1.2), 0, 255).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(shaded).save(file, "JPEG")
+    return file.getvalue()
+
+
+def ask(address: str, number: int) -> tuple[int, float]:
+    """Status and seconds of one request."""
+    draw = random.Random(-number)
+    data = {"labels": ", ".join(draw.sample(WORDS, draw.randint(1, 12))), "maps": "true"}
+    files = {"photo": photo(number)}
+    if number % 20 == 0:
+        files = {"photo": b"not a photo"}
+    elif number % 20 == 10:
+        data["unknown_below"] = "2"
+    started = time.perf_counter()
+    reply = httpx.post(address + "api/v1/segment", files=files, data=data, timeout=120)
+    return reply.status_code, time.perf_counter() - started
+
+
+def memory(address: str) -> dict[str, float]:
+    """MiB of both processes."""
+    text = httpx.get(address + "metrics").text
+    found = re.findall(r"^scanseg_(server|engine)_memory_bytes (\S+)$", text, re.M)
+    return {name: float(value) / 2**20 for name, value in found}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--preset", default="embedded")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    command = [sys.executable, "-m", "scanseg", "serve", "--port", "0"]
+    server = subprocess.Popen(
+        [*command, "--preset", arguments.preset], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        address = next(
+            found[1] for line in server.stderr if (found := re.search(r"serving (\S+)", line))
+        )
+        first = arguments.requests // 10
+        with ThreadPoolExecutor(arguments.clients) as pool:
+            answers = list(pool.map(lambda n: ask(address, n), range(first)))
+            early = memory(address)
+            answers += pool.map(lambda n: ask(address, n), range(first, arguments.requests))
+        late = memory(address)
+        healthy = httpx.get(address + "health").status_code == 200
+    finally:
+        server.terminate()
+        code = server.wait(30)
+    seconds = [took for status, took in answers if status == 200]
+    half = len(seconds) // 2
+    figures = {
+        "requests": len(answers),
+        "statuses": dict(Counter(status for status, _ in answers)),
+        "median_s_first_half": statistics.median(seconds[:half]),
+        "median_s_second_half": statistics.median(seconds[half:]),
+        "slowest_s": max(seconds),
+        "server_mib_early": early["server"],
+        "server_mib_late": late["server"],
+        "engine_mib_early": early["engine"],
+        "engine_mib_late": late["engine"],
+        "healthy_at_the_end": healthy,
+        "exit_code": code,
+    }
+    for name, value in figures.items():
+        print(f"{name:22s} {value:.3f}" if isinstance(value, float) else f"{name:22s} {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
