@@ -70,7 +70,7 @@ def _from_upper_left(hole: Ring) -> Ring:
 
 def _upper_sides(rings: list[Ring]) -> dict[tuple[int, int], tuple[int, int]]:
     """Pixel (x, y) of the mask at whose upper edge it ends -> (ring, corner before that side)."""
-    found = {}
+    found: dict[tuple[int, int], tuple[int, int]] = {}
     for number, ring in enumerate(rings):
         for corner, ((ax, ay), (bx, by)) in enumerate(zip(ring, ring[1:] + ring[:1], strict=True)):
             if ay == by and bx > ax:  # eastwards: the mask lies below

@@ -70,9 +70,7 @@ class Parts(Sequence[Segment]):
         x, y, width, height = part.bbox
         mask = np.zeros(self.ids.shape, dtype=bool)
         mask[y : y + height, x : x + width] = self.crop(number)
-        return Segment(
-            part.label, self.names[part.label], part.score, part.area, part.bbox, mask
-        )
+        return Segment(part.label, self.names[part.label], part.score, part.area, part.bbox, mask)
 
     def __iter__(self) -> Iterator[Segment]:
         return (self[i] for i in range(len(self)))
@@ -87,9 +85,7 @@ class Parts(Sequence[Segment]):
         return self.ids[y : y + height, x : x + width] == number + 1
 
 
-def find_parts(
-    segmentation: Segmentation, things: Collection[int], *, min_area: int = 1
-) -> Parts:
+def find_parts(segmentation: Segmentation, things: Collection[int], *, min_area: int = 1) -> Parts:
     """Split the labels in ``things`` into 4-connected regions; other labels stay one part each.
 
     Args:
@@ -122,9 +118,7 @@ def find_parts(
     merged = group[regions]
 
     areas = np.bincount(merged.ravel(), minlength=len(used))
-    sums = np.bincount(
-        merged.ravel(), weights=segmentation.confidence.ravel(), minlength=len(used)
-    )
+    sums = np.bincount(merged.ravel(), weights=segmentation.confidence.ravel(), minlength=len(used))
     of_group = of_region[used]
     kept = [g for g in range(1, len(used)) if areas[g] >= min_area]
     kept.sort(key=lambda g: (-int(areas[g]), int(of_group[g]), int(first[used[g]])))

@@ -6,12 +6,16 @@ without ``pycocotools``; the strings are equal to those of ``pycocotools.mask.en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scanseg.contracts import UNKNOWN, InputError, Segmentation
+
+if TYPE_CHECKING:
+    from scanseg.formats.parts import Part
 
 _DIGITS = 6  # of confidences and shares, so that records do not differ in the last bit
 
@@ -80,20 +84,34 @@ def to_coco(
     return {
         "images": [{"id": image_id, "width": width, "height": height, "file_name": file_name}],
         "annotations": [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": p.label + 1,
-                "segmentation": {"size": [height, width], "counts": _compress(p.counts)},
-                "area": p.area,
-                "bbox": list(p.bbox),
-                "iscrowd": 0,
-                "score": round(p.score, _DIGITS),
-            }
+            coco_annotation(
+                number, image_id, p, {"size": [height, width], "counts": _compress(p.counts)}
+            )
             for number, p in enumerate(_parts(segmentation), start=1)
         ],
-        "categories": [{"id": i + 1, "name": n} for i, n in enumerate(segmentation.names)],
+        "categories": coco_categories(segmentation.names),
     }
+
+
+def coco_annotation(
+    number: int, image_id: int, part: _Part | Part, segmentation: Any
+) -> dict[str, Any]:
+    """COCO's entry for a part, ``segmentation`` being run lengths or a list of polygons."""
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": part.label + 1,
+        "segmentation": segmentation,
+        "area": part.area,
+        "bbox": list(part.bbox),
+        "iscrowd": 0,
+        "score": round(part.score, _DIGITS),
+    }
+
+
+def coco_categories(names: Sequence[str]) -> list[dict[str, Any]]:
+    """COCO's list of all words; ids are label + 1."""
+    return [{"id": i + 1, "name": name} for i, name in enumerate(names)]
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
@@ -105,6 +123,36 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [height, width], "counts": _compress(counts)}
 
 
+def encode_crop_rle(
+    crop: np.ndarray, origin: tuple[int, int], size: tuple[int, int]
+) -> dict[str, Any]:
+    """As ``encode_rle`` for a mask that is all within a box, without the rest of the photo.
+
+    Args:
+        crop: (h, w) bool mask within the box.
+        origin: (x, y) of the box.
+        size: (H, W) of the photo.
+    """
+    (x, y), (height, width) = origin, size
+    values, starts, lengths = _column_runs(np.pad(crop, ((0, 1), (0, 0))))
+    inside = values.astype(bool)  # with a row of False below, no run goes round a corner
+    column, row = np.divmod(starts[inside], crop.shape[0] + 1)
+    start = (x + column) * height + y + row
+    end = start + lengths[inside]
+    joined = start[1:] == end[:-1]  # columns that are full from top to bottom
+    start, end = start[np.append(True, ~joined)], end[np.append(~joined, True)]
+    counts = _counts(start, end - start, height * width)
+    return {"size": [height, width], "counts": _compress(counts)}
+
+
+def rle_runs(rle: dict[str, Any]) -> list[tuple[int, int]]:
+    """(start, end) of each run inside a mask, counting down the columns."""
+    height, width = rle["size"]
+    edges = np.cumsum(_checked_counts(rle, height, width))
+    ends = edges[1::2].tolist()
+    return list(zip(edges[: 2 * len(ends) : 2].tolist(), ends, strict=True))
+
+
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     """The (H, W) bool mask of a COCO run-length encoding (string, bytes or a list of counts).
 
@@ -112,14 +160,19 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
         InputError: the counts do not fill the size.
     """
     height, width = rle["size"]
+    counts = _checked_counts(rle, height, width)
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(width, height).T
+
+
+def _checked_counts(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
     counts = rle["counts"]
     if isinstance(counts, str | bytes):
         counts = _decompress(counts.encode() if isinstance(counts, str) else counts)
     counts = np.asarray(counts, dtype=np.int64)
     if (counts < 0).any() or counts.sum() != height * width:
         raise InputError(f"run lengths of a mask must add up to {height} x {width} pixels")
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(width, height).T
+    return counts
 
 
 def _parts(segmentation: Segmentation) -> list[_Part]:

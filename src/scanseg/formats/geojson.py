@@ -1,0 +1,16 @@
+"""GeoJSON: a file of polygons per photo (``polygons`` says what is in it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from scanseg.formats.datasets import Item
+from scanseg.formats.polygons import feature_collection
+from scanseg.storage import write_json
+
+
+def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
+    """Write ``NAME.geojson`` for each photo into ``folder``."""
+    for item in items:
+        write_json(folder / f"{item.stem}.geojson", feature_collection(item.parts, item.size))
