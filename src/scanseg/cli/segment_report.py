@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +92,12 @@ class Report:
         self.failures.append(reason)
         if self.as_json:
             self._line({"photo": photo_file.shown, "error": reason})
+
+    def data_sets(self, folders: Sequence[Path]) -> None:
+        """Data sets were written."""
+        if not self.quiet and not self.as_json:
+            for folder in folders:
+                self._console.print(f"data set -> {folder}{os.sep}")
 
     def finish(self, folder: Path) -> None:
         """After the last photo: how many, and which failed."""

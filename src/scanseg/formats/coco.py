@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from scanseg import __version__
+from scanseg.contracts import Segmentation, Things
 from scanseg.formats.datasets import Item, write_json_entries
 from scanseg.formats.outlines import mask_outlines
-from scanseg.formats.records import coco_annotation, coco_categories, encode_crop_rle
+from scanseg.formats.parts import find_panoptic
+from scanseg.formats.records import encode_crop_rle
 from scanseg.storage import atomic_write
 
 FILE = "instances.json"
@@ -40,6 +42,28 @@ def write(
         write_json_entries(file, head, "annotations", entries(), lambda: {"images": images})
 
 
+def to_coco(
+    segmentation: Segmentation,
+    *,
+    image_id: int = 1,
+    file_name: str = "",
+    things: Things = (),
+    polygons: bool = False,
+) -> dict[str, Any]:
+    """A COCO dictionary of one photo (``Segmentation.to_coco``)."""
+    item = Item(image_id, file_name, find_panoptic(segmentation, things))
+    return {
+        "images": [image_entry(item)],
+        "annotations": list(part_entries(item, count(1), polygons=polygons)),
+        "categories": coco_categories(segmentation.names),
+    }
+
+
+def coco_categories(names: Sequence[str]) -> list[dict[str, Any]]:
+    """COCO's list of all words; ids are label + 1."""
+    return [{"id": i + 1, "name": name} for i, name in enumerate(names)]
+
+
 def image_entry(item: Item) -> dict[str, Any]:
     """COCO's entry for a photo."""
     height, width = item.size
@@ -51,13 +75,19 @@ def part_entries(
 ) -> Iterator[dict[str, Any]]:
     """COCO's entries for the parts of a photo."""
     for i, part in enumerate(item.parts.parts):
-        crop = item.parts.crop(i)
-        mask = (
-            _polygons(crop, part.bbox[:2])
+        crop, origin = item.parts.crop(i), part.bbox[:2]
+        yield {
+            "id": next(numbers),
+            "image_id": item.number,
+            "category_id": part.label + 1,
+            "segmentation": _polygons(crop, origin)
             if polygons
-            else encode_crop_rle(crop, part.bbox[:2], item.size)
-        )
-        yield coco_annotation(next(numbers), item.number, part, mask)
+            else encode_crop_rle(crop, origin, item.size),
+            "area": part.area,
+            "bbox": list(part.bbox),
+            "iscrowd": 0,
+            "score": round(part.score, 6),
+        }
 
 
 def _polygons(crop: np.ndarray, origin: tuple[int, int]) -> list[list[int]]:

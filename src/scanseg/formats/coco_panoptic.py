@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 
 from scanseg import __version__
-from scanseg.formats.coco import image_entry
+from scanseg.formats.coco import coco_categories, image_entry
 from scanseg.formats.datasets import Item, write_json_entries
-from scanseg.formats.records import coco_categories
 from scanseg.storage import atomic_write
 
 FILE = "panoptic.json"

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scanseg.contracts import InputError, Segmentation
-from scanseg.formats.parts import Part, Parts, find_parts
+from scanseg.contracts import InputError, Segmentation, Things
+from scanseg.formats.parts import Part, Parts, find_panoptic
 from scanseg.formats.records import encode_crop_rle, rle_runs
 
 _MODULES: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -35,9 +35,6 @@ _MODULES: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 FORMATS = tuple(_MODULES)
 """Names of the formats of data sets."""
-
-ALL = "all"
-"""In place of a list of things: every word."""
 
 _DIGITS = 6
 
@@ -75,7 +72,7 @@ def write_dataset(
     folder: str | Path,
     photos: Iterable[tuple[str | Path, Segmentation]],
     *,
-    things: Sequence[str] | str = (),
+    things: Things = (),
     min_area: int = 1,
 ) -> Path:
     """Write segmented photos as one data set.
@@ -110,7 +107,7 @@ def write_dataset(
             if path.name in seen:
                 raise InputError(f"two photos of a data set are called {path.name}: rename one")
             seen.add(path.name)
-            parts = find_parts(segmentation, thing_labels(things, names), min_area=min_area)
+            parts = find_panoptic(segmentation, things, min_area=min_area)
             yield Item(number, path.name, parts, path if path.is_file() else None)
 
     every = items()
@@ -143,23 +140,6 @@ def check_format(name: str) -> None:
         close = difflib.get_close_matches(name, FORMATS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise InputError(f"there is no format {name!r}{hint}: use one of {', '.join(FORMATS)}")
-
-
-def thing_labels(things: Sequence[str] | str, names: Sequence[str]) -> list[int]:
-    """Indices of the words that are things.
-
-    Raises:
-        InputError: a thing is not among the words.
-    """
-    if isinstance(things, str):
-        things = list(names) if things == ALL else [things]
-    for thing in things:
-        if thing not in names:
-            close = difflib.get_close_matches(thing, names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InputError(f"the thing {thing!r} is not one of the words{hint}")
-    chosen = set(things)
-    return [i for i, name in enumerate(names) if name in chosen]
 
 
 # ------------------------------------------------------------------ parts as plain values

@@ -8,13 +8,13 @@ The map says what every pixel is, not where one cat ends and the next begins. A 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
 from scipy import ndimage
 
-from scanseg.contracts import UNKNOWN, Segment, Segmentation
+from scanseg.contracts import UNKNOWN, Segment, Segmentation, Things, UnknownName
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,37 @@ class Parts(Sequence[Segment]):
         """(height, width) bool: the part within its box."""
         x, y, width, height = self.parts[number].bbox
         return self.ids[y : y + height, x : x + width] == number + 1
+
+
+def find_panoptic(segmentation: Segmentation, things: Things, *, min_area: int = 1) -> Parts:
+    """One part per region of each thing, one per other word (``Segmentation.panoptic``)."""
+    chosen = thing_labels(things, segmentation.names)
+    return find_parts(segmentation, chosen, min_area=min_area)
+
+
+def find_instances(segmentation: Segmentation, things: Things, *, min_area: int = 1) -> Parts:
+    """One part per region of each thing, nothing else (``Segmentation.instances``)."""
+    chosen = thing_labels(things, segmentation.names)
+    if len(chosen) < len(segmentation.names):
+        others = ~np.isin(segmentation.labels, chosen)
+        labels = np.where(others, np.int32(UNKNOWN), segmentation.labels)
+        segmentation = replace(segmentation, labels=labels)
+    return find_parts(segmentation, chosen, min_area=min_area)
+
+
+def thing_labels(things: Things, names: Sequence[str]) -> list[int]:
+    """Indices of the words that are things.
+
+    Raises:
+        UnknownName: a thing is not among the words.
+    """
+    if isinstance(things, str):
+        things = names if things == "all" else [things]
+    for thing in things:
+        if thing not in names:
+            raise UnknownName(thing, names)
+    chosen = set(things)
+    return [i for i, name in enumerate(names) if name in chosen]
 
 
 def find_parts(segmentation: Segmentation, things: Collection[int], *, min_area: int = 1) -> Parts:

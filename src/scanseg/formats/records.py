@@ -1,4 +1,4 @@
-"""A segmentation as plain values: a JSON record and a COCO dictionary, with COCO run-length masks.
+"""A segmentation as plain values: a JSON record with COCO run-length masks.
 
 COCO's compressed run-length encoding is computed here in NumPy, so that results can be written
 without ``pycocotools``; the strings are equal to those of ``pycocotools.mask.encode``.
@@ -6,16 +6,12 @@ without ``pycocotools``; the strings are equal to those of ``pycocotools.mask.en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scanseg.contracts import UNKNOWN, InputError, Segmentation
-
-if TYPE_CHECKING:
-    from scanseg.formats.parts import Part
 
 _DIGITS = 6  # of confidences and shares, so that records do not differ in the last bit
 
@@ -65,53 +61,6 @@ def to_record(segmentation: Segmentation, *, name: str = "") -> dict[str, Any]:
             for p in parts
         ],
     }
-
-
-def to_coco(
-    segmentation: Segmentation, *, image_id: int = 1, file_name: str = ""
-) -> dict[str, Any]:
-    """A COCO dictionary of one photo, with one annotation per label found.
-
-    Category ids are label + 1 and all words are listed, so dictionaries of several photos with the
-    same vocabulary can be joined after their annotation ids are renumbered.
-
-    Args:
-        segmentation: the map.
-        image_id: of the photo.
-        file_name: of the photo.
-    """
-    height, width = segmentation.labels.shape
-    return {
-        "images": [{"id": image_id, "width": width, "height": height, "file_name": file_name}],
-        "annotations": [
-            coco_annotation(
-                number, image_id, p, {"size": [height, width], "counts": _compress(p.counts)}
-            )
-            for number, p in enumerate(_parts(segmentation), start=1)
-        ],
-        "categories": coco_categories(segmentation.names),
-    }
-
-
-def coco_annotation(
-    number: int, image_id: int, part: _Part | Part, segmentation: Any
-) -> dict[str, Any]:
-    """COCO's entry for a part, ``segmentation`` being run lengths or a list of polygons."""
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": part.label + 1,
-        "segmentation": segmentation,
-        "area": part.area,
-        "bbox": list(part.bbox),
-        "iscrowd": 0,
-        "score": round(part.score, _DIGITS),
-    }
-
-
-def coco_categories(names: Sequence[str]) -> list[dict[str, Any]]:
-    """COCO's list of all words; ids are label + 1."""
-    return [{"id": i + 1, "name": name} for i, name in enumerate(names)]
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
