@@ -443,7 +443,7 @@ class Segmentation:
 
         Args:
             things: words that are things.
-            min_area: regions of fewer pixels are left out.
+            min_area: segments of fewer pixels are left out.
         """
         from scanseg.formats.parts import find_panoptic
 

@@ -101,7 +101,7 @@ def segment(
             geojson, separated by commas
         things: with --export, words whose connected regions are instances of their own, separated
             by commas, or "all" (default: one segment per word and photo)
-        min_area: with --export, leave out regions of fewer pixels
+        min_area: with --export, leave out segments of fewer pixels
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...

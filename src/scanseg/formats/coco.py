@@ -1,4 +1,4 @@
-"""COCO instances: ``instances.json`` for one photo or many, masks as run lengths or polygons.
+"""COCO instances: one JSON file for one photo or many, masks as run lengths or polygons.
 
 Category ids are label + 1, image ids the photos' numbers, annotation ids count from 1 in the order
 of the photos. A part is one annotation; polygons run along the edges of pixels and fill back to the
@@ -22,13 +22,14 @@ from scanseg.formats.parts import find_panoptic
 from scanseg.formats.records import encode_crop_rle
 from scanseg.storage import atomic_write
 
-FILE = "instances.json"
+FILE = "annotations/instances_default.json"
+"""Where data set tools (CVAT, Datumaro) look for it."""
 
 
 def write(
     folder: Path, names: Sequence[str], items: Iterable[Item], *, polygons: bool = False
 ) -> None:
-    """Write ``instances.json`` into ``folder``."""
+    """Write ``annotations/instances_default.json`` into ``folder``."""
     images: list[dict[str, Any]] = []
     numbers = count(1)
 

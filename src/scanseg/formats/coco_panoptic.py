@@ -1,4 +1,4 @@
-"""COCO panoptic: ``panoptic.json``, and in ``panoptic/`` a PNG per photo with segment ids.
+"""COCO panoptic: a JSON file, and a PNG per photo with a segment id in each pixel.
 
 A pixel's id is R + 256 G + 65,536 B and 0 is unknown; ids count from 1, the largest first. Words
 named as things have ``isthing`` 1 and one segment per connected region.
@@ -18,12 +18,12 @@ from scanseg.formats.coco import coco_categories, image_entry
 from scanseg.formats.datasets import Item, write_json_entries
 from scanseg.storage import atomic_write
 
-FILE = "panoptic.json"
-PICTURES = "panoptic"
+FILE = "annotations/panoptic_default.json"
+PICTURES = "annotations/panoptic_default"
 
 
 def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
-    """Write ``panoptic.json`` and ``panoptic/*.png`` into ``folder``."""
+    """Write ``annotations/panoptic_default.json`` and its pictures into ``folder``."""
     images: list[dict[str, Any]] = []
     things: set[int] = set()
 

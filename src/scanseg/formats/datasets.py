@@ -85,7 +85,7 @@ def write_dataset(
             the file is copied.
         things: words whose connected regions are instances of their own, or ``"all"``; the pixels
             of any other word are one segment per photo.
-        min_area: smaller regions of things are left out.
+        min_area: segments of fewer pixels are left out.
 
     Returns:
         The folder.

@@ -1,7 +1,7 @@
 """Pascal VOC segmentation: ``SegmentationClass``, ``SegmentationObject`` and ``labelmap.txt``.
 
 Class pictures are palette PNGs: 0 is unknown (``background``), value i the i-th word. Object
-pictures number the parts of a photo from 1.
+pictures number the parts of a photo from 1, in VOC's own colours.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
             )
         classes = np.array([0, *(part.label + 1 for part in item.parts.parts)])[item.parts.ids]
         _save(folder / "SegmentationClass" / f"{item.stem}.png", classes, colours)
-        objects = np.concatenate([[(0, 0, 0)], label_colours(_MOST)]).astype(np.uint8)
-        _save(folder / "SegmentationObject" / f"{item.stem}.png", item.parts.ids, objects)
+        _save(folder / "SegmentationObject" / f"{item.stem}.png", item.parts.ids, voc_colours())
     rows = zip(["background", *names], colours.tolist(), strict=True)
     labelmap = "".join(f"{_plain(name)}:{r},{g},{b}::\n" for name, (r, g, b) in rows)
     lists = "".join(f"{stem}\n" for stem in stems)
@@ -50,6 +49,18 @@ def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
     ):
         with atomic_write(folder / path) as file:
             file.write(text.encode())
+
+
+def voc_colours() -> np.ndarray:
+    """VOC's own palette, (256, 3) uint8, by which readers tell objects apart.
+
+    The lowest three bits of an index are the highest bits of red, green and blue, the next three
+    bits the next ones, and so on.
+    """
+    index = np.arange(256)
+    return np.stack(
+        [sum((index >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3)], axis=1
+    ).astype(np.uint8)
 
 
 def _save(path: Path, values: np.ndarray, palette: np.ndarray) -> None:

@@ -35,7 +35,8 @@ def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
             for line in lines(item):
                 file.write(f"{line}\n".encode())
     head = "# photos and labels by scanseg; train and val name the same photos: split them first\n"
-    classes = "".join(f"  {i}: {json.dumps(name)}\n" for i, name in enumerate(names))
+    quoted = (json.dumps(name, ensure_ascii=False) for name in names)  # JSON strings are YAML
+    classes = "".join(f"  {i}: {name}\n" for i, name in enumerate(quoted))
     with atomic_write(folder / "data.yaml") as file:
         file.write(f"{head}train: images\nval: images\nnames:\n{classes}".encode())
 
