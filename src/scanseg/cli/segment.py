@@ -20,6 +20,7 @@ from scanseg.cli.photo_arguments import (
 )
 from scanseg.cli.segment_export import Exports
 from scanseg.cli.segment_report import Report
+from scanseg.cli.segment_video import VideoOptions, segment_videos, videos_among
 from scanseg.cli.settings_options import given_settings
 from scanseg.contracts import (
     Branches,
@@ -56,6 +57,8 @@ def segment(
     export: str | None = None,
     things: str | None = None,
     min_area: int | None = None,
+    every: int | None = None,
+    fps: float | None = None,
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
@@ -76,7 +79,9 @@ def segment(
     file, a folder, a quoted pattern such as "trip/*.jpg", or - for standard input. For each photo
     NAME three files are written: NAME.png (the map: pixel value 0 is unknown, value i is word i),
     NAME_overlay.png (a picture with a legend) and NAME.json (areas, boxes, confidences, masks).
-    Words that begin with a dash go after --. Exit code 3 means that some photos could not be read;
+    Words that begin with a dash go after --. A video (.mp4, .mov, .mkv ...) in place of photos
+    gives NAME_overlay.mp4 and NAME.jsonl, a line per frame; with --skip-existing a run that was
+    stopped goes on. Exit code 3 means that some photos could not be read;
     the others are done.
 
     Args:
@@ -102,6 +107,8 @@ def segment(
         things: with --export, words whose connected regions are instances of their own, separated
             by commas, or "all" (default: one segment per word and photo)
         min_area: with --export, leave out segments of fewer pixels
+        every: of a video, each n-th frame (default: all)
+        fps: of a video, this many frames per second
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
@@ -144,34 +151,41 @@ def segment(
     )
     Lettering((), font)  # complains before the model is loaded
 
+    def load() -> tuple[Segmenter, InferenceSettings]:
+        from scanseg.presets import load_configured
+
+        return load_configured(
+            preset, weights=weights, device=device, benchmark=operating_point, changes=changes
+        )
+
     folder = Path(DEFAULT_OUTPUT if output is None or to_stdout else output)
+    frames = VideoOptions(every, fps, overwrite, skip_existing, font)
+    videos = videos_among(photo_arguments)
+    if videos:
+        if to_stdout or explain or exports.formats:
+            raise InputError("--output -, --explain and --export are for photos, not for videos")
+        return segment_videos(videos, vocabulary, folder, frames, load, as_json=json_, quiet=quiet)
+    if every is not None or fps is not None:
+        raise InputError("--every and --fps choose frames of a video, and these are photos")
     photos = find_photos(photo_arguments, recursive=recursive, output=folder)
     report = Report(as_json=json_, quiet=quiet, total=len(photos))
     plan: list[Outputs | None] = [None] * len(photos)
-    every: list[tuple[PhotoFile, Outputs]] = []
+    asked: list[tuple[PhotoFile, Outputs]] = []
     if to_stdout:
         _check_stdout(photos)
     elif not json_ or output is not None:
         outputs = plan_outputs(photos, folder)
-        every = list(zip(photos, outputs, strict=True))
+        asked = list(zip(photos, outputs, strict=True))
         exports.check(photos, folder, may_replace=overwrite or skip_existing)
-        photos, plan = _left_to_do(every, folder, overwrite, skip_existing, exports, report)
+        photos, plan = _left_to_do(asked, folder, overwrite, skip_existing, exports, report)
     if not photos:
-        report.data_sets(exports.write(every, folder))
+        report.data_sets(exports.write(asked, folder))
         report.finish(folder)
         return EXIT_OK
 
-    from scanseg.presets import load_configured
-
     alone = report.total == 1
     first = _read(photos[0]) if alone else None  # a bad one should fail at once
-    segmenter, settings = load_configured(
-        preset,
-        weights=weights,
-        device=device,
-        benchmark=operating_point,
-        changes=changes,
-    )
+    segmenter, settings = load()
     if explain:
         from scanseg.explain import check_explainable
 
@@ -196,7 +210,7 @@ def segment(
                         _write_explanation(segmenter, photo, vocabulary, settings, outputs_of_photo)
                 report.done(photo_file, photo, result, outputs_of_photo)
             advance()
-    report.data_sets(exports.write(every, folder))
+    report.data_sets(exports.write(asked, folder))
     report.finish(folder)
     return EXIT_SOME_FAILED if report.failures else EXIT_OK
 
