@@ -216,7 +216,7 @@ class OverlayVideo:
         self._stream: Any = None
         self._legend: np.ndarray | None = None
         self._size = (0, 0)
-        self._last = -1
+        self._last, self._gap = -1, 1  # ticks
         self.encoder = find_encoder()
 
     def __enter__(self) -> OverlayVideo:
@@ -224,7 +224,10 @@ class OverlayVideo:
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None and self._stream is not None:
-            for packet in self._stream.encode():
+            rest = list(self._stream.encode())
+            for packet in rest:
+                if packet.pts == self._last or packet is rest[-1]:
+                    packet.duration = self._gap  # the last frame stays as long as the one before
                 self._container.mux(packet)
         self._container.close()
 
@@ -244,7 +247,8 @@ class OverlayVideo:
         height, width = pixels.shape[:2]
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        self._last = max(self._last + 1, round(time * _TICKS))
+        now = max(self._last + 1, round(time * _TICKS))
+        self._last, self._gap = now, max(1, now - self._last)
         frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
