@@ -227,19 +227,26 @@ def test_an_overlay_video_plays_with_the_times_given(tmp_path: Path) -> None:
     assert info.frames == 4
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name in ("h264", "mpeg4")
-        assert container.duration / 1e6 == pytest.approx(
-            0.7, abs=0.01
-        )  # the last as the one before
+        # the last frame stays as long as the one before it
+        assert container.duration / 1e6 == pytest.approx(0.7, abs=0.01)
 
 
 def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
-    files = []
-    for name in ("one.mp4", "two.mp4"):
-        with (tmp_path / name).open("wb") as file, OverlayVideo(file, ("road", "car")) as video:
-            for i in range(3):
-                video.add(segmentation(80 * i), i / 10)
-        files.append((tmp_path / name).read_bytes())
-    assert files[0] == files[1]
+    """Whatever the memory held before: x264's defaults fail this one time in three."""
+    rng = np.random.default_rng(0)
+    noise = np.kron(rng.integers(0, 255, (10, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    files = set()
+    for trial in range(12):
+        _ = [rng.bytes(size) for size in rng.integers(1000, 200_000, 40)]
+        path = tmp_path / f"{trial}.mp4"
+        with path.open("wb") as file, OverlayVideo(file, ("road",)) as video:
+            for i in range(12):
+                image = np.roll(noise, 3 * i, axis=1)
+                empty = np.full((80, 64), -1, np.int32)
+                confidence = np.zeros((80, 64), np.float32)
+                video.add(Segmentation(empty, ("road",), confidence, image=image), i / 10)
+        files.add(path.read_bytes())
+    assert len(files) == 1
 
 
 def test_the_encoder_falls_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

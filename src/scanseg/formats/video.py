@@ -224,9 +224,8 @@ class OverlayVideo:
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None and self._stream is not None:
-            rest = list(self._stream.encode())
-            for packet in rest:
-                if packet.pts == self._last or packet is rest[-1]:
+            for packet in self._stream.encode():
+                if packet.pts == self._last:
                     packet.duration = self._gap  # the last frame stays as long as the one before
                 self._container.mux(packet)
         self._container.close()
@@ -260,7 +259,8 @@ class OverlayVideo:
         stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.codec_context.thread_count = 1  # the same bytes on any number of cores
         if self.encoder == "libx264":
-            stream.options = {"crf": "20", "preset": "medium"}
+            # with B-frames and mbtree x264's bytes depend on what its memory held before
+            stream.options = {"crf": "20", "x264-params": "bframes=0:mbtree=0"}
         else:
             stream.bit_rate = max(1_000_000, 6 * width * height)
         self._stream = stream
