@@ -109,7 +109,8 @@ def segment(
         min_area: with --export, leave out segments of fewer pixels
         every: of a video, each n-th frame (default: all)
         fps: of a video, this many frames per second
-        preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
+        preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder, a hub id, or the path of a
+            function that returns a model (my_package.my_file.model)
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
         unknown_below: pixels of lower confidence become unknown, 0 to 1
