@@ -89,6 +89,18 @@ def test_a_run_that_was_stopped_gives_the_same_data_set() -> None:
     assert Path("part/two/b.json").stat().st_mtime_ns == before  # not done again
 
 
+def test_photos_that_share_a_name_do_not_share_files() -> None:
+    Image.open("in/a.png").save("in/a.jpg")
+    formats = ["--export", "yolo,coco-panoptic,geojson,voc", "--quiet"]
+    assert segment("in/a.png", "in/a.jpg", "cat", "dog", *formats) == 0
+    exports = Path("scanseg_output", FOLDER)
+    assert sorted(os.listdir(exports / "yolo/images")) == ["a.jpg.jpg", "a.png.png"]
+    assert sorted(os.listdir(exports / "yolo/labels")) == ["a.jpg.txt", "a.png.txt"]
+    assert sorted(os.listdir(exports / "geojson")) == ["a.jpg.geojson", "a.png.geojson"]
+    for folder in ("coco-panoptic/annotations/panoptic_default", "voc/SegmentationClass"):
+        assert sorted(os.listdir(exports / folder)) == ["a.jpg.png", "a.png.png"]
+
+
 def test_other_words_are_done_again() -> None:
     assert segment("in/a.png", "cat", "--export", "coco", "--quiet") == 0
     assert segment("in/a.png", "fox", "--export", "coco", "--quiet", "--skip-existing") == 0

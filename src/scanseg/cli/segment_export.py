@@ -122,7 +122,8 @@ class Exports:
                 except (KeyError, TypeError, ValueError, IndexError):
                     raise _damaged(outputs.record) from None
                 name = photo.path.name if photo.path is not None else "stdin"
-                yield Item(number, (photo.target.parent / name).as_posix(), parts, photo.path)
+                file_name = (photo.target.parent / name).as_posix()
+                yield Item(number, file_name, photo.target.as_posix(), parts, photo.path)
 
         if len(self.left_out) == len(plan):
             return []

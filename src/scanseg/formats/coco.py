@@ -52,7 +52,7 @@ def to_coco(
     polygons: bool = False,
 ) -> dict[str, Any]:
     """A COCO dictionary of one photo (``Segmentation.to_coco``)."""
-    item = Item(image_id, file_name, find_panoptic(segmentation, things))
+    item = Item(image_id, file_name, file_name, find_panoptic(segmentation, things))
     return {
         "images": [image_entry(item)],
         "annotations": list(part_entries(item, count(1), polygons=polygons)),

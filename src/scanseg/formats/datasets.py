@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -46,12 +47,14 @@ class Item:
     Attributes:
         number: 1, 2 ... ; the photo's id where a format has ids.
         file_name: of the photo below the data set's photo folder, with ``/``.
+        stem: what files about the photo are called, without an ending; no two photos share one.
         parts: what is in it.
         photo: where the photo is, for formats that carry photos along; ``None``: not known.
     """
 
     number: int
     file_name: str
+    stem: str
     parts: Parts
     photo: Path | None = None
 
@@ -60,11 +63,6 @@ class Item:
         """(H, W) of the photo."""
         height, width = self.parts.ids.shape
         return height, width
-
-    @property
-    def stem(self) -> str:
-        """The file name without its ending."""
-        return str(PurePosixPath(self.file_name).with_suffix(""))
 
 
 def write_dataset(
@@ -104,22 +102,19 @@ def write_dataset(
             if segmentation.names != names:
                 raise InputError(f"{file} was segmented with other words than the photos before it")
             path = Path(file)
-            if path.name in seen:
-                raise InputError(f"two photos of a data set are called {path.name}: rename one")
-            seen.add(path.name)
+            if path.stem in seen:
+                raise InputError(f"two photos of a data set are called {path.stem}: rename one")
+            seen.add(path.stem)
             parts = find_panoptic(segmentation, things, min_area=min_area)
-            yield Item(number, path.name, parts, path if path.is_file() else None)
+            yield Item(number, path.name, path.stem, parts, path if path.is_file() else None)
 
-    every = items()
+    every: Iterator[Item] = items()
     first = next(every, None)
     if first is None:
         raise InputError("a data set needs at least one photo")
-
-    def again() -> Iterator[Item]:
-        yield first
-        yield from every
-
-    write_items(name, Path(folder), first.parts.names, again())
+    names, every = first.parts.names, chain(iter([first]), every)
+    del first  # one photo at a time
+    write_items(name, Path(folder), names, every)
     return Path(folder)
 
 

@@ -65,7 +65,10 @@ def _copy_photo(item: Item, folder: Path) -> None:
         raise InputError(f"the format yolo needs the photo {item.file_name} itself: it is no file")
     source = item.photo
     if source.suffix.lower() in _READ_BY_YOLO and is_upright(source):
-        with source.open("rb") as photo, atomic_write(folder / item.file_name) as file:
+        with (
+            source.open("rb") as photo,
+            atomic_write(folder / f"{item.stem}{source.suffix}") as file,
+        ):
             shutil.copyfileobj(photo, file)
     else:
         with atomic_write(folder / f"{item.stem}.png") as file:
