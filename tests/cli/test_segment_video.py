@@ -151,6 +151,19 @@ def test_results_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not a journal of scanseg" in capsys.readouterr().err
 
 
+def test_progress_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scanseg.cli import segment_report
+
+    monkeypatch.setattr(segment_report, "_BETWEEN_LINES", 0.0)
+    assert segment("clip.mp4", "cup") == 0
+    said = capsys.readouterr().err
+    assert "1 of 6 frames, about 0:" in said
+    assert "6 of 6 frames, about 0:00 left" in said
+    assert "6 of 6 overlay frames, about 0:00 left" in said
+
+
 def test_several_videos_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     Path("more").mkdir()
     pan(Path("more/clip.avi"), 3)
