@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check lint format bench serve parity-l train-embedded-head clean
+.PHONY: help install demo examples test check lint format bench serve parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install  ## segment real photos that ship with scikit-image and scikit-learn
 	$(BIN)/python -m scanseg.cli.demo --output demo
+
+examples: install  ## the scripts of examples/, results in examples_output/
+	@for name in first_steps score_my_predictions own_clip; do \
+	  echo "== $$name"; $(BIN)/python examples/$$name.py --output examples_output/$$name || exit 1; done
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -52,4 +56,4 @@ parity-l: install  ## ViT-L at full size, filled and converted: map and numbers 
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo parity_l build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo examples_output parity_l build dist

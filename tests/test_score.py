@@ -15,7 +15,8 @@ from scanseg.cli import main
 from scanseg.contracts import Segmentation
 from scanseg.evaluation.coco_maps import rasterise
 from scanseg.evaluation.similarity import from_embeddings, load_similarity, similarity_json
-from scanseg.formats.records import encode_rle, to_coco
+from scanseg.formats.coco import to_coco
+from scanseg.formats.records import encode_rle
 
 NAMES = ["wall", "chair", "armchair"]
 # By hand: hits 4, 2, 2; truth 5, 3, 3; predicted 4, 3, 3; one pixel unknown, one void.

@@ -22,10 +22,12 @@ _HOME = {
     "Segmentation": "scanseg.contracts",
     "Segmenter": "scanseg.segmenter",
     "Vocabulary": "scanseg.vocabulary",
+    "pipeline": "scanseg.image_pipeline",
 }
 
 if TYPE_CHECKING:
     from scanseg.contracts import InferenceSettings, InputError, Segment, Segmentation
+    from scanseg.image_pipeline import pipeline
     from scanseg.segmenter import Segmenter
     from scanseg.vocabulary import Vocabulary
 
@@ -37,6 +39,7 @@ __all__ = [
     "Segmenter",
     "Vocabulary",
     "__version__",
+    "pipeline",
 ]
 
 

@@ -21,6 +21,7 @@ Importing this module imports neither torch nor any other room.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from scanseg.formats.parts import Parts
+
 UNKNOWN = -1
 """Value in ``Segmentation.labels`` of a pixel that none of the caller's words explains."""
 
@@ -41,6 +44,8 @@ Branches = Literal["both", "embedding", "clip"]
 ShiftSource = Literal["cls", "none", "noise", "background", "learnable"]
 ShiftOrder = Literal["random", "first"]
 Mode = Literal["exact", "bf16", "fast"]
+Things = Sequence[str] | Literal["all"]
+"""Words whose connected regions are segments of their own; "all": every word."""
 
 
 class InputError(ValueError):
@@ -52,6 +57,18 @@ class MissingExtra(InputError, ImportError):  # noqa: N818  (reads better in a t
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f'{needed_for} needs an optional part: pip install "scanseg[{extra}]"')
+
+
+class UnknownName(InputError, KeyError):  # noqa: N818  (reads better in a traceback)
+    """A name that is not in the vocabulary; the message names the nearest one."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+    def __init__(self, name: object, names: Sequence[str]) -> None:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        super().__init__(f"{name!r} is not one of the words{hint}: {known}")
 
 
 # --------------------------------------------------------------------------------------
@@ -364,6 +381,9 @@ class Segmentation:
         image: (H, W, 3) uint8, the photo, upright; kept for overlays.
         settings: what produced the map: preset, inference settings, versions.
         notes: remarks for the person, such as "first of 12 frames".
+
+    ``for segment in out`` goes through ``out.segments``; ``out["sky"]`` is the segment of a word,
+    empty if the word was not found; ``"sky" in out`` says whether it was.
     """
 
     labels: np.ndarray
@@ -407,6 +427,51 @@ class Segmentation:
             )
         return sorted(found, key=lambda s: (-s.area, s.label))
 
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __getitem__(self, name: str) -> Segment:
+        """The segment of a word; of a word that was not found an empty one (area 0, score 0).
+
+        Raises:
+            UnknownName: the word is not in the vocabulary (an ``InputError`` and a ``KeyError``).
+        """
+        if name not in self.names:
+            raise UnknownName(name, self.names)
+        label = self.names.index(name)
+        found = next((s for s in self.segments if s.label == label), None)
+        empty = np.zeros(self.labels.shape, dtype=bool)
+        return found or Segment(label, name, 0.0, 0, (0, 0, 0, 0), empty)
+
+    def __contains__(self, name: object) -> bool:
+        return any(segment.name == name for segment in self.segments)
+
+    def instances(self, things: Things = "all", *, min_area: int = 1) -> Parts:
+        """The connected regions of each word as segments of their own, the largest first.
+
+        Things of one word that touch are one region: the map does not say where one ends.
+
+        Args:
+            things: the words to look at; others are left out.
+            min_area: regions of fewer pixels are left out.
+        """
+        from scanseg.formats.parts import find_instances
+
+        return find_instances(self, things, min_area=min_area)
+
+    def panoptic(self, things: Things = (), *, min_area: int = 1) -> Parts:
+        """One segment per connected region of each thing, and one per other word ("stuff").
+
+        ``ids`` of the result is an (H, W) map of segment numbers from 1, 0 being unknown.
+
+        Args:
+            things: words that are things.
+            min_area: segments of fewer pixels are left out.
+        """
+        from scanseg.formats.parts import find_panoptic
+
+        return find_panoptic(self, things, min_area=min_area)
+
     def save(self, path: str | Path) -> Path:
         """Write an indexed PNG with a palette; names and settings are in its metadata.
 
@@ -427,26 +492,67 @@ class Segmentation:
 
         return draw_overlay(self, opacity=opacity, legend=legend)
 
+    def plot(self, axes: Any = None, *, opacity: float = 0.55) -> Any:
+        """Draw the overlay and a legend with matplotlib; returns the axes.
+
+        Args:
+            axes: where to draw; ``None`` makes a figure.
+            opacity: of the colours, in [0, 1].
+        """
+        from scanseg.formats.plot import plot
+
+        return plot(self, axes, opacity=opacity)
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, for notebooks."""
+        from scanseg.formats.png import picture_png
+
+        return picture_png(self.overlay())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: names, settings, segments with area, box, confidence, COCO RLE."""
         from scanseg.formats.records import to_record
 
         return to_record(self)
 
-    def to_coco(self, *, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
-        """A COCO ``images / annotations / categories`` dictionary with RLE masks."""
-        from scanseg.formats.records import to_coco
+    def to_coco(
+        self,
+        *,
+        image_id: int = 1,
+        file_name: str = "",
+        things: Things = (),
+        polygons: bool = False,
+    ) -> dict[str, Any]:
+        """A COCO ``images / annotations / categories`` dictionary.
 
-        return to_coco(self, image_id=image_id, file_name=file_name)
+        Args:
+            image_id: of the photo.
+            file_name: of the photo.
+            things: words with one annotation per connected region (see ``panoptic``).
+            polygons: polygons in place of run-length masks.
+        """
+        from scanseg.formats.coco import to_coco
 
-    def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON FeatureCollection of polygons in pixel coordinates (x right, y down)."""
+        return to_coco(
+            self, image_id=image_id, file_name=file_name, things=things, polygons=polygons
+        )
+
+    def to_geojson(self, things: Things = ()) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection of polygons in pixel coordinates (x right, y down).
+
+        Args:
+            things: words with one feature per connected region (see ``panoptic``).
+        """
         from scanseg.formats.polygons import to_geojson
 
-        return to_geojson(self)
+        return to_geojson(self, self.panoptic(things) if things else None)
 
-    def to_detections(self) -> Any:
-        """A ``supervision.Detections`` with one row per segment (needs supervision)."""
+    def to_detections(self, things: Things = ()) -> Any:
+        """A ``supervision.Detections`` with one row per segment (needs supervision).
+
+        Args:
+            things: words with one row per connected region (see ``panoptic``).
+        """
         from scanseg.formats.detections import to_detections
 
-        return to_detections(self)
+        return to_detections(self, self.panoptic(things) if things else None)

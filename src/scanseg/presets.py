@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -326,6 +327,23 @@ def load_configured(
     return segmenter, settings.replace(**changes)
 
 
+def _by_path(path: str) -> Segmenter:
+    """A model from somebody's own function, ``my_package.my_file.my_model``."""
+    module, _, function = path.rpartition(".")
+    try:
+        made: Any = getattr(import_module(module), function)()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"no preset or folder {path!r}, and as a class path: {error}; presets: "
+            f"{', '.join(PRESETS)}"
+        ) from error
+    except AttributeError as error:
+        raise InputError(f"{path} leads to no model: {error}") from error
+    if not isinstance(made, Segmenter):
+        raise InputError(f"{path}() must return a Segmenter, not {type(made).__name__}")
+    return made
+
+
 def _load(name: str, weights: str | Path | None) -> Segmenter:
     if name == "zero_train":
         return zero_train(weights)
@@ -342,6 +360,8 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
             hint = "official ones exist for vit_l only: train them, or use vit_l"
         raise InputError(f"preset {name!r} needs SCAN weights: {hint}, then pass weights=FOLDER")
     if name not in PRESETS and "/" not in name and not Path(name).exists():
+        if "." in name and weights is None:
+            return _by_path(name)
         raise InputError(f"no preset or folder {name!r}; presets: {', '.join(PRESETS)}")
     folder = resolve_folder(name if weights is None else weights)
     found, tensors = load_folder(folder)

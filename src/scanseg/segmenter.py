@@ -300,7 +300,8 @@ class Segmenter(nn.Module):
 
         Args:
             name: a preset (``embedded``, ``vit_b``, ``vit_l``, ``zero_train``, ``tiny``), a folder
-                that ``save_pretrained`` or ``scanseg convert`` wrote, or a hub id (``owner/name``).
+                that ``save_pretrained`` or ``scanseg convert`` wrote, a hub id (``owner/name``), or
+                the path of a function that returns a ``Segmenter`` (``my_package.my_file.model``).
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             settings: inference settings in place of the preset's.
             weights: folder or hub id with the weights of a preset that ships none.

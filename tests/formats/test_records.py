@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scanseg.contracts import InputError, Segmentation
-from scanseg.formats.records import decode_rle, encode_rle, to_coco, to_record
+from scanseg.formats.records import decode_rle, encode_rle, to_record
 
 
 def segmentation(labels: list[list[int]] | np.ndarray, names: str = "abc") -> Segmentation:
@@ -116,7 +116,7 @@ def test_records_agree_with_segments() -> None:
 def test_coco_loads_in_pycocotools() -> None:
     coco_module = pytest.importorskip("pycocotools.coco")
     result = segmentation([[0, 2, 2], [0, 2, -1]])
-    data = to_coco(result, image_id=7, file_name="cat.jpg")
+    data = result.to_coco(image_id=7, file_name="cat.jpg")
     assert data["images"] == [{"id": 7, "width": 3, "height": 2, "file_name": "cat.jpg"}]
     assert [c["name"] for c in data["categories"]] == ["a", "b", "c"]
     coco = coco_module.COCO()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scanseg.contracts import InputError
 from scanseg.formats.photos import EXTENSIONS, UNREADABLE_EXTENSIONS
+from scanseg.formats.video import is_video
 
 STDIN = "-"
 
@@ -84,7 +85,7 @@ def split_arguments(
             f'no words were given{hint}: add what to look for, such as "cat" "sofa", '
             "or use --labels-file"
         )
-    late = next((w for w in words if _has_image_ending(w)), None)
+    late = next((w for w in words if _has_image_ending(w) or is_video(w)), None)
     if late is not None:
         raise InputError(f"the photo {late!r} comes after the word {words[0]!r}: photos come first")
     return photos, words
@@ -96,6 +97,7 @@ def is_photo(argument: str) -> bool:
         argument == STDIN
         or os.path.exists(argument)
         or _has_image_ending(argument)
+        or is_video(argument)
         or (glob.has_magic(argument) and any(glob.iglob(argument, recursive=True)))
     )
 

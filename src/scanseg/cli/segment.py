@@ -18,7 +18,9 @@ from scanseg.cli.photo_arguments import (
     plan_outputs,
     split_arguments,
 )
+from scanseg.cli.segment_export import Exports
 from scanseg.cli.segment_report import Report
+from scanseg.cli.segment_video import VideoOptions, segment_videos, videos_among
 from scanseg.cli.settings_options import given_settings
 from scanseg.contracts import (
     Branches,
@@ -53,6 +55,11 @@ def segment(
     quiet: bool = False,
     font: str | None = None,
     explain: bool = False,
+    export: str | None = None,
+    things: str | None = None,
+    min_area: int | None = None,
+    every: int | None = None,
+    fps: float | None = None,
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
@@ -74,7 +81,9 @@ def segment(
     file, a folder, a quoted pattern such as "trip/*.jpg", or - for standard input. For each photo
     NAME three files are written: NAME.png (the map: pixel value 0 is unknown, value i is word i),
     NAME_overlay.png (a picture with a legend) and NAME.json (areas, boxes, confidences, masks).
-    Words that begin with a dash go after --. Exit code 3 means that some photos could not be read;
+    Words that begin with a dash go after --. A video (.mp4, .mov, .mkv ...) in place of photos
+    gives NAME_overlay.mp4 and NAME.jsonl, a line per frame; with --skip-existing a run that was
+    stopped goes on. Exit code 3 means that some photos could not be read;
     the others are done.
 
     Args:
@@ -94,7 +103,16 @@ def segment(
         font: font file for the names in overlays, for scripts that the fonts found here lack
         explain: also write NAME_explain.png: what the region classifier says of the largest
             regions, without and with contextual shift
-        preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
+        export: also write data sets of all photos for other tools, in OUTPUT/exports: coco,
+            coco-polygons, coco-panoptic, yolo, cvat, cvat-polygons, label-studio, fiftyone, voc,
+            geojson, separated by commas
+        things: with --export, words whose connected regions are instances of their own, separated
+            by commas, or "all" (default: one segment per word and photo)
+        min_area: with --export, leave out segments of fewer pixels
+        every: of a video, each n-th frame (default: all)
+        fps: of a video, this many frames per second
+        preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder, a hub id, or the path of a
+            function that returns a model (my_package.my_file.model)
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
         mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
@@ -121,6 +139,9 @@ def segment(
     words_elsewhere = labels is not None or labels_file is not None
     photo_arguments, words = split_arguments(inputs, words_elsewhere=words_elsewhere)
     vocabulary = _vocabulary(words, labels, labels_file, background)
+    exports = Exports.of(export, things, min_area, vocabulary.names)
+    if exports.formats and (to_stdout or (json_ and output is None)):
+        raise InputError("--export writes files: name a folder with --output")
     changes = given_settings(
         unknown_below=unknown_below,
         semantics=semantics,
@@ -134,31 +155,46 @@ def segment(
     )
     Lettering((), font)  # complains before the model is loaded
 
+    def load() -> tuple[Segmenter, InferenceSettings]:
+        from scanseg.presets import load_configured
+
+        return load_configured(
+            preset,
+            weights=weights,
+            device=device,
+            benchmark=operating_point,
+            changes=changes,
+            mode=mode,
+        )
+
     folder = Path(DEFAULT_OUTPUT if output is None or to_stdout else output)
+    frames = VideoOptions(every, fps, overwrite, skip_existing, font)
+    videos = videos_among(photo_arguments)
+    if videos:
+        if to_stdout or explain or exports.formats:
+            raise InputError("--output -, --explain and --export are for photos, not for videos")
+        return segment_videos(videos, vocabulary, folder, frames, load, as_json=json_, quiet=quiet)
+    if every is not None or fps is not None:
+        raise InputError("--every and --fps choose frames of a video, and these are photos")
     photos = find_photos(photo_arguments, recursive=recursive, output=folder)
     report = Report(as_json=json_, quiet=quiet, total=len(photos))
     plan: list[Outputs | None] = [None] * len(photos)
+    asked: list[tuple[PhotoFile, Outputs]] = []
     if to_stdout:
         _check_stdout(photos)
     elif not json_ or output is not None:
         outputs = plan_outputs(photos, folder)
-        photos, plan = _left_to_do(photos, outputs, folder, overwrite, skip_existing, report)
+        asked = list(zip(photos, outputs, strict=True))
+        exports.check(photos, folder, may_replace=overwrite or skip_existing)
+        photos, plan = _left_to_do(asked, folder, overwrite, skip_existing, exports, report)
     if not photos:
+        report.data_sets(exports.write(asked, folder))
         report.finish(folder)
         return EXIT_OK
 
-    from scanseg.presets import load_configured
-
     alone = report.total == 1
     first = _read(photos[0]) if alone else None  # a bad one should fail at once
-    segmenter, settings = load_configured(
-        preset,
-        weights=weights,
-        device=device,
-        benchmark=operating_point,
-        changes=changes,
-        mode=mode,
-    )
+    segmenter, settings = load()
     if explain:
         from scanseg.explain import check_explainable
 
@@ -173,15 +209,17 @@ def segment(
                 if alone:
                     raise
                 report.failed(photo_file, str(failure))
+                exports.left_out.add(photo_file.target)
             else:
                 if to_stdout:
                     _write_stdout(result)
                 else:
-                    _write_files(result, photo, outputs_of_photo, font)
+                    _write_files(result, photo, outputs_of_photo, font, exports)
                     if explain:
                         _write_explanation(segmenter, photo, vocabulary, settings, outputs_of_photo)
                 report.done(photo_file, photo, result, outputs_of_photo)
             advance()
+    report.data_sets(exports.write(asked, folder))
     report.finish(folder)
     return EXIT_SOME_FAILED if report.failures else EXIT_OK
 
@@ -242,7 +280,11 @@ def _segment(
 
 
 def _write_files(
-    result: Segmentation, photo: Photo, outputs: Outputs | None, font: str | None
+    result: Segmentation,
+    photo: Photo,
+    outputs: Outputs | None,
+    font: str | None,
+    exports: Exports,
 ) -> None:
     """Write map, overlay and record, the record last, each complete or not at all."""
     from scanseg.formats.overlay import draw_overlay
@@ -252,7 +294,9 @@ def _write_files(
     if outputs is None:
         return
     overlay = draw_overlay(result, font=font)
-    record = json.dumps(to_record(result, name=photo.name), ensure_ascii=False, indent=1)
+    values = to_record(result, name=photo.name)
+    exports.extend(values, result)
+    record = json.dumps(values, ensure_ascii=False, indent=1)
     result.save(outputs.map)
     try:
         with atomic_write(outputs.overlay) as file:
@@ -305,22 +349,22 @@ def _check_stdout(photos: Sequence[PhotoFile]) -> None:
 
 
 def _left_to_do(
-    photos: list[PhotoFile],
-    plan: list[Outputs],
+    plan: list[tuple[PhotoFile, Outputs]],
     folder: Path,
     overwrite: bool,
     skip_existing: bool,
+    exports: Exports,
     report: Report,
 ) -> tuple[list[PhotoFile], list[Outputs | None]]:
     """Make the output folder and settle what happens to results that exist."""
-    existing = [path for outputs in plan for path in outputs.all() if os.path.lexists(path)]
+    existing = [path for _, outputs in plan for path in outputs.all() if os.path.lexists(path)]
     if existing and not (overwrite or skip_existing):
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise InputError(
             f"{existing[0]} exists{more}: use --overwrite, --skip-existing or another --output"
         )
     try:
-        for parent in sorted({outputs.map.parent for outputs in plan}):
+        for parent in sorted({outputs.map.parent for _, outputs in plan}):
             parent.mkdir(parents=True, exist_ok=True)
             if not os.access(parent, os.W_OK):
                 raise InputError(f"the folder {parent} cannot be written: check its permissions")
@@ -328,8 +372,12 @@ def _left_to_do(
         raise _not_writable(folder, error) from error
     left = [
         (photo, outputs)
-        for photo, outputs in zip(photos, plan, strict=True)
-        if not (skip_existing and all(path.is_file() for path in outputs.all()))
+        for photo, outputs in plan
+        if not (
+            skip_existing
+            and all(path.is_file() for path in outputs.all())
+            and exports.complete(outputs.record)
+        )
     ]
-    report.skipped = len(photos) - len(left)
+    report.skipped = len(plan) - len(left)
     return [photo for photo, _ in left], [outputs for _, outputs in left]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,12 @@ from scanseg.cli.photo_arguments import Outputs, PhotoFile
 from scanseg.contracts import Segmentation
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from scanseg.formats.photos import Photo
 
 _MOST = 8  # names of each kind in a summary
+_BETWEEN_LINES = 30.0  # seconds between lines of progress where there is no terminal
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Report:
         as_json: one JSON object per photo on standard output, no prose.
         quiet: nothing but failures.
         total: photos that were asked for.
+        unit: what they are called.
         skipped: photos left out because their results exist.
         written: photos done.
         failures: why photos could not be done.
@@ -40,6 +45,7 @@ class Report:
     skipped: int = 0
     written: int = 0
     failures: list[str] = field(default_factory=list)
+    unit: str = "photos"
 
     def __post_init__(self) -> None:
         from rich.console import Console
@@ -47,14 +53,18 @@ class Report:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
-    def progress(self, count: int) -> Iterator[Callable[[], None]]:
-        """A progress bar where there is something to wait for and a terminal to show it on."""
-        if count < 2 or self.quiet or not self._console.is_terminal:
+    def progress(self, count: int, unit: str = "photos") -> Iterator[Callable[[], None]]:
+        """A progress bar where there is something to wait for; without a terminal, now and then a
+        line."""
+        if count < 2 or self.quiet:
             yield lambda: None
+            return
+        if not self._console.is_terminal:
+            yield _Lines(self._console, count, unit).advance
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        columns = ("photos", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (unit, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(
             *columns, console=self._console, transient=True, redirect_stdout=False
         ) as progress:
@@ -87,16 +97,38 @@ class Report:
                 names = ", ".join(path.name for path in outputs.all())
                 self._console.print(f"  -> {outputs.map.parent}{os.sep}: {names}")
 
+    def video_done(self, video: Path, frames: int, journal: Path, overlay: Path) -> None:
+        """One video is finished."""
+        self.written += 1
+        if self.as_json:
+            files = {"journal": str(journal), "overlay": str(overlay)}
+            self._line({"video": str(video), "frames": frames, "files": files})
+        elif not self.quiet:
+            self._console.print(f"{video}, {frames} frames")
+            self._console.print(f"  -> {journal.parent}{os.sep}: {overlay.name}, {journal.name}")
+
+    def video_failed(self, video: Path, reason: str) -> None:
+        """One video could not be done, or not to its end."""
+        self.failures.append(reason)
+        if self.as_json:
+            self._line({"video": str(video), "error": reason})
+
     def failed(self, photo_file: PhotoFile, reason: str) -> None:
         """One photo could not be done."""
         self.failures.append(reason)
         if self.as_json:
             self._line({"photo": photo_file.shown, "error": reason})
 
+    def data_sets(self, folders: Sequence[Path]) -> None:
+        """Data sets were written."""
+        if not self.quiet and not self.as_json:
+            for folder in folders:
+                self._console.print(f"data set -> {folder}{os.sep}")
+
     def finish(self, folder: Path) -> None:
         """After the last photo: how many, and which failed."""
         if self.total > 1 and not self.quiet and not self.as_json:
-            parts = [f"{self.written} of {self.total} photos done"]
+            parts = [f"{self.written} of {self.total} {self.unit} done"]
             if self.skipped:
                 parts.append(f"{self.skipped} skipped, their results exist in {folder}{os.sep}")
             self._console.print("; ".join(parts))
@@ -110,6 +142,27 @@ class Report:
     @staticmethod
     def _line(value: Mapping[str, Any]) -> None:
         print(json.dumps(value), flush=True)
+
+
+class _Lines:
+    """Progress where no bar can be drawn: a line every half minute, with the time that is left."""
+
+    def __init__(self, console: Console, count: int, unit: str) -> None:
+        self._console, self._count, self._unit = console, count, unit
+        self._start = self._told = time.monotonic()
+        self._done = 0
+
+    def advance(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._told < _BETWEEN_LINES:
+            return
+        self._told = now
+        left = (now - self._start) / self._done * max(0, self._count - self._done)
+        minutes, seconds = divmod(round(left), 60)
+        self._console.print(
+            f"{self._done} of {self._count} {self._unit}, about {minutes}:{seconds:02d} left"
+        )
 
 
 def _summary(result: Segmentation) -> str:

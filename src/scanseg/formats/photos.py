@@ -285,6 +285,12 @@ _UPRIGHT = {  # EXIF orientation -> what brings the stored picture upright
 }
 
 
+def is_upright(path: str | Path) -> bool:
+    """Whether a photo is stored as it is looked at: no EXIF orientation turns it."""
+    with open_bounded(_read_file(Path(path), PhotoLimits()), str(path), PhotoLimits()) as image:
+        return _upright(image) is image
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a decoder that did so on loading has removed the tag."""
     try:

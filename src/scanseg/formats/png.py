@@ -56,6 +56,13 @@ def indexed_png(segmentation: Segmentation) -> bytes:
     return file.getvalue()
 
 
+def picture_png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file of a picture."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def save_indexed_png(segmentation: Segmentation, path: str | Path) -> Path:
     """Write a label map to ``path``, complete or not at all; returns the path.
 

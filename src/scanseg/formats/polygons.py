@@ -6,12 +6,13 @@ belongs to it if its centre does" gives the mask back. Why: ``docs/decisions/005
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from scanseg.contracts import Segmentation
+from scanseg.contracts import Segment, Segmentation
 
 Ring = list[tuple[int, int]]
 """Corners (x, y) of a closed line in pixel coordinates; the first is not repeated at the end."""
@@ -24,17 +25,30 @@ _IS_CORNER = np.array(
 )
 
 
-def to_geojson(segmentation: Segmentation) -> dict[str, Any]:
+def to_geojson(
+    segmentation: Segmentation, segments: Iterable[Segment] | None = None
+) -> dict[str, Any]:
     """A FeatureCollection with one feature per label found, the largest first.
 
     Coordinates are pixels of the photo: x to the right, y down, (0, 0) is the outer corner of the
     top left pixel and (W, H) that of the bottom right one. Rings are closed; going by the numbers,
     outer rings have positive area and holes negative, as RFC 7946 asks. Properties: ``label``,
     ``name``, ``score``, ``area`` (pixels), ``share`` (of the photo).
+
+    Args:
+        segmentation: the map.
+        segments: what becomes a feature each, such as ``segmentation.instances()``.
     """
-    height, width = segmentation.labels.shape
+    return feature_collection(
+        segmentation.segments if segments is None else segments, segmentation.labels.shape
+    )
+
+
+def feature_collection(segments: Iterable[Segment], size: tuple[int, ...]) -> dict[str, Any]:
+    """The FeatureCollection of segments of a photo of ``size`` (H, W)."""
+    height, width = size
     features = []
-    for segment in segmentation.segments:
+    for segment in segments:
         x, y, w, h = segment.bbox
         polygons = mask_polygons(segment.mask[y : y + h, x : x + w])
         closed = [

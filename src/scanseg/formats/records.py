@@ -1,4 +1,4 @@
-"""A segmentation as plain values: a JSON record and a COCO dictionary, with COCO run-length masks.
+"""A segmentation as plain values: a JSON record with COCO run-length masks.
 
 COCO's compressed run-length encoding is computed here in NumPy, so that results can be written
 without ``pycocotools``; the strings are equal to those of ``pycocotools.mask.encode``.
@@ -63,39 +63,6 @@ def to_record(segmentation: Segmentation, *, name: str = "") -> dict[str, Any]:
     }
 
 
-def to_coco(
-    segmentation: Segmentation, *, image_id: int = 1, file_name: str = ""
-) -> dict[str, Any]:
-    """A COCO dictionary of one photo, with one annotation per label found.
-
-    Category ids are label + 1 and all words are listed, so dictionaries of several photos with the
-    same vocabulary can be joined after their annotation ids are renumbered.
-
-    Args:
-        segmentation: the map.
-        image_id: of the photo.
-        file_name: of the photo.
-    """
-    height, width = segmentation.labels.shape
-    return {
-        "images": [{"id": image_id, "width": width, "height": height, "file_name": file_name}],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": p.label + 1,
-                "segmentation": {"size": [height, width], "counts": _compress(p.counts)},
-                "area": p.area,
-                "bbox": list(p.bbox),
-                "iscrowd": 0,
-                "score": round(p.score, _DIGITS),
-            }
-            for number, p in enumerate(_parts(segmentation), start=1)
-        ],
-        "categories": [{"id": i + 1, "name": n} for i, n in enumerate(segmentation.names)],
-    }
-
-
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run-length encoding of an (H, W) bool mask, ``counts`` as a string."""
     height, width = mask.shape
@@ -105,6 +72,36 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [height, width], "counts": _compress(counts)}
 
 
+def encode_crop_rle(
+    crop: np.ndarray, origin: tuple[int, int], size: tuple[int, int]
+) -> dict[str, Any]:
+    """As ``encode_rle`` for a mask that is all within a box, without the rest of the photo.
+
+    Args:
+        crop: (h, w) bool mask within the box.
+        origin: (x, y) of the box.
+        size: (H, W) of the photo.
+    """
+    (x, y), (height, width) = origin, size
+    values, starts, lengths = _column_runs(np.pad(crop, ((0, 1), (0, 0))))
+    inside = values.astype(bool)  # with a row of False below, no run goes round a corner
+    column, row = np.divmod(starts[inside], crop.shape[0] + 1)
+    start = (x + column) * height + y + row
+    end = start + lengths[inside]
+    joined = start[1:] == end[:-1]  # columns that are full from top to bottom
+    start, end = start[np.append(True, ~joined)], end[np.append(~joined, True)]
+    counts = _counts(start, end - start, height * width)
+    return {"size": [height, width], "counts": _compress(counts)}
+
+
+def rle_runs(rle: dict[str, Any]) -> list[tuple[int, int]]:
+    """(start, end) of each run inside a mask, counting down the columns."""
+    height, width = rle["size"]
+    edges = np.cumsum(_checked_counts(rle, height, width))
+    ends = edges[1::2].tolist()
+    return list(zip(edges[: 2 * len(ends) : 2].tolist(), ends, strict=True))
+
+
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     """The (H, W) bool mask of a COCO run-length encoding (string, bytes or a list of counts).
 
@@ -112,14 +109,19 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
         InputError: the counts do not fill the size.
     """
     height, width = rle["size"]
+    counts = _checked_counts(rle, height, width)
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(width, height).T
+
+
+def _checked_counts(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
     counts = rle["counts"]
     if isinstance(counts, str | bytes):
         counts = _decompress(counts.encode() if isinstance(counts, str) else counts)
     counts = np.asarray(counts, dtype=np.int64)
     if (counts < 0).any() or counts.sum() != height * width:
         raise InputError(f"run lengths of a mask must add up to {height} x {width} pixels")
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(width, height).T
+    return counts
 
 
 def _parts(segmentation: Segmentation) -> list[_Part]:
