@@ -188,7 +188,7 @@ class ContextualShift:
             key = torch.arange(N, dtype=torch.int32).expand(len(regions), N)
         else:
             key = torch.from_numpy(
-                _shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed)
+                shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed)
             )
         key = key.to(foreground.device).masked_fill(foreground, torch.iinfo(torch.int32).max)
         rank = key.argsort(dim=1, stable=True).argsort(dim=1)  # (R, N): background first
@@ -198,7 +198,7 @@ class ContextualShift:
         return rank < quota[:, None]
 
 
-def _shuffling_keys(query: np.ndarray, N: int, layer: int, seed: int) -> np.ndarray:
+def shuffling_keys(query: np.ndarray, N: int, layer: int, seed: int) -> np.ndarray:
     """(R, N) int32 sort keys, a pure function of (seed, layer, query, position).
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) hashes a counter, so the draw needs no

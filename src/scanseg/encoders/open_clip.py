@@ -266,7 +266,7 @@ class OpenClipEncoder(nn.Module):
             raise InputError(
                 f"crops must be (R, 3, {S}, {S}) for this CLIP, not {tuple(regions.pixels.shape)}"
             )
-        if len(regions) == 0:
+        if regions.pixels.shape[0] == 0:  # not len(): the number may be a symbol (export)
             return torch.zeros(0, self.joint_width, device=self._device)
 
         def change(tokens: Tensor, layer: int) -> Tensor:  # (R, 1 + N, V)
