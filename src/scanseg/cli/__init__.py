@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
+    "export": ("scanseg.cli.export", "a model as ONNX files that take any words"),
 }
 
 _COMMON = """\

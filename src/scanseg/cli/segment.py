@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from scanseg.cli import EXIT_OK, EXIT_SOME_FAILED
 from scanseg.cli.labels_file import read_labels_file, separated
@@ -32,6 +32,7 @@ from scanseg.formats.lettering import Lettering
 
 if TYPE_CHECKING:
     from scanseg.formats.photos import Photo
+    from scanseg.runtime_onnx import OnnxSegmenter
     from scanseg.segmenter import Segmenter
     from scanseg.vocabulary import Vocabulary
 
@@ -55,6 +56,7 @@ def segment(
     preset: str = "embedded",
     weights: str | None = None,
     device: str = "auto",
+    runtime: Literal["torch", "onnx"] = "torch",
     unknown_below: float | None = None,
     operating_point: str | None = None,
     semantics: Semantics | None = None,
@@ -95,6 +97,7 @@ def segment(
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
+        runtime: onnx runs the folder that scanseg export wrote (--weights FOLDER), without torch
         unknown_below: pixels of lower confidence become unknown, 0 to 1
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
         semantics: where paper and released code differ, which to follow
@@ -144,17 +147,23 @@ def segment(
         report.finish(folder)
         return EXIT_OK
 
-    from scanseg.presets import load_configured
-
     alone = report.total == 1
     first = _read(photos[0]) if alone else None  # a bad one should fail at once
-    segmenter, settings = load_configured(
-        preset,
-        weights=weights,
-        device=device,
-        benchmark=operating_point,
-        changes=changes,
-    )
+    segmenter: Any
+    if runtime == "onnx":
+        if explain or operating_point is not None or device not in ("auto", "cpu"):
+            raise InputError("--explain, --operating-point and --device need --runtime torch")
+        segmenter, settings = _exported(preset, weights, changes)
+    else:
+        from scanseg.presets import load_configured
+
+        segmenter, settings = load_configured(
+            preset,
+            weights=weights,
+            device=device,
+            benchmark=operating_point,
+            changes=changes,
+        )
     if explain:
         from scanseg.explain import check_explainable
 
@@ -183,6 +192,23 @@ def segment(
 
 
 COMMAND = segment
+
+
+def _exported(
+    preset: str, weights: str | None, changes: Mapping[str, Any]
+) -> tuple[OnnxSegmenter, InferenceSettings]:
+    """An exported model and its settings."""
+    from scanseg.runtime_onnx import OnnxSegmenter
+
+    if weights is None:
+        raise InputError(
+            f"--runtime onnx needs an exported model: scanseg export {preset} --output FOLDER, "
+            "then --weights FOLDER"
+        )
+    segmenter = OnnxSegmenter(weights)
+    settings = segmenter.recipe.settings.replace(**changes)
+    segmenter.export.check_settings(settings)
+    return segmenter, settings
 
 
 # -------------------------------------------------------------------------------- words
@@ -225,7 +251,7 @@ def _read(photo_file: PhotoFile) -> Photo:
 
 
 def _segment(
-    segmenter: Segmenter, photo: Photo, vocabulary: Vocabulary, settings: InferenceSettings
+    segmenter: Segmenter | OnnxSegmenter, photo: Photo, vocabulary: Vocabulary, settings: InferenceSettings
 ) -> Segmentation:
     try:
         return segmenter(photo, vocabulary, settings=settings)

@@ -90,12 +90,7 @@ def export_onnx(
         InputError: the folder is in use, or something in the model or settings cannot be exported.
         MissingExtra: onnx, onnxscript or onnxruntime is not installed.
     """
-    _check_installed()
-    folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists: use --overwrite or another --output")
-    if folder.is_file() or (folder.exists() and not _is_export(folder)):
-        raise InputError(f"{folder} is not an export: name another folder with --output")
+    folder = check_output(folder, overwrite=overwrite)
     chosen = settings or segmenter.recipe.settings
     graph = MethodGraph(segmenter, chosen).eval()
     vocabulary = None if words is None else Vocabulary.of(words)
@@ -245,12 +240,22 @@ def _examples() -> list[Photo]:
     ]
 
 
-def _is_export(folder: Path) -> bool:
-    return (folder / DESCRIPTION).is_file() or not any(folder.iterdir())
+def check_output(folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Whether an export could be written there, before any model is loaded.
 
-
-def _check_installed() -> None:
+    Raises:
+        InputError: something else is there, or an export that may not be replaced.
+        MissingExtra: onnx, onnxscript or onnxruntime is not installed.
+    """
     from importlib.util import find_spec
 
     if any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
         raise MissingExtra("export", "scanseg export")
+    folder = Path(folder)
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not empty:
+        if not (folder / DESCRIPTION).is_file():
+            raise InputError(f"{folder} is not an export: choose another --output folder")
+        if not overwrite:
+            raise InputError(f"{folder} exists: use --overwrite or another --output")
+    return folder
