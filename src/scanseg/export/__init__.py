@@ -14,12 +14,22 @@ import torch
 
 from scanseg import __version__
 from scanseg.contracts import InferenceSettings, InputError, MissingExtra
-from scanseg.export.files import write_graph
-from scanseg.export.graph import MethodGraph
+from scanseg.export.files import write_convolutions, write_graph
+from scanseg.export.graph import ContextGraph, MethodGraph, OpinionGraph
 from scanseg.export.parity import LONG_LIST, SHORT_LIST, compare, report
 from scanseg.export.text import write_text_tower, write_words
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
-from scanseg.runtime_onnx.folder import DESCRIPTION, FORMAT, MODEL, PARITY, TAUGHT
+from scanseg.proposals.superpixels import SuperpixelProposals
+from scanseg.runtime_onnx.folder import (
+    CONTEXT,
+    DESCRIPTION,
+    FORMAT,
+    MODEL,
+    OPINION,
+    PARITY,
+    STEP,
+    TAUGHT,
+)
 from scanseg.segmenter import Segmenter, Words
 from scanseg.storage import atomic_write, file_hash, write_json
 from scanseg.vocabulary import Vocabulary
@@ -100,10 +110,15 @@ def export_onnx(
         made = Path(temporary) / "export"
         made.mkdir()
         tell("tracing the model")
-        _write_method(graph, made / MODEL, size)
+        merging = None
+        if isinstance(segmenter.proposals, SuperpixelProposals):
+            merging = _write_parts(segmenter, chosen, made, size)
+        else:
+            _write_method(graph, made / MODEL, size)
         if precision == "int8":
             tell("quantising")
-            _quantise(made / MODEL)
+            for path in sorted(made.glob("*.onnx")):
+                _quantise(path)
         tell("words")
         if vocabulary is not None:
             text = write_words(segmenter, vocabulary, made)
@@ -114,7 +129,7 @@ def export_onnx(
                 np.save(file, segmenter.taught.cpu().numpy())
         with atomic_write(made / "NOTICE.md") as file:
             file.write(NOTICE_TEXT.format(preset=segmenter.recipe.name).encode())
-        _describe(segmenter, chosen, made, size, text, precision)
+        _describe(segmenter, chosen, made, size, text, precision, merging)
         tell("comparing with torch")
         found = _measure(segmenter, chosen, made, vocabulary, photos)
         write_json(made / PARITY, found)
@@ -135,30 +150,76 @@ def _usual_size(segmenter: Segmenter) -> tuple[int, int] | None:
 
 
 def _write_method(graph: MethodGraph, path: Path, size: tuple[int, int] | None) -> None:
-    model = graph.segmenter
-    h, w = size or model.recipe.resize.size(3, 4)
-    D = model.region_clip.joint_width
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (1, 3, h, w), generator=generator, dtype=torch.uint8)
-    terms, labels = torch.export.Dim("terms"), torch.export.Dim("labels")
-    free = torch.export.Dim.AUTO
+    words, labels = _words_example(graph.segmenter)
     write_graph(
         graph,
-        {
-            "pixels": pixels,
-            "text": torch.nn.functional.normalize(torch.randn(5, D, generator=generator), dim=-1),
-            "owner": torch.tensor([0, 0, 1, 2, 3]),
-            "weight": torch.full((4,), 0.5),
-        },
+        {"pixels": _pixels_example(graph.segmenter, size), **words},
         path,
-        dynamic={
-            "pixels": None if size else {2: free, 3: free},
-            "text": {0: terms},
-            "owner": {0: terms},
-            "weight": {0: labels},
-        },
+        dynamic={"pixels": None if size else ANY_SIZE, **labels},
         outputs=["scores", "masks"],
     )
+
+
+def _write_parts(
+    segmenter: Segmenter, settings: InferenceSettings, folder: Path, size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """Two graphs with superpixels between them; returns how the runner is to merge these."""
+    proposals: Any = segmenter.proposals
+    encoder: Any = segmenter.region_clip
+    if proposals.head is None or getattr(encoder, "region_view", "") != "pool":
+        raise InputError("superpixels can be exported with the embedded preset's parts only")
+    if size is not None:
+        raise InputError("this model takes photos of any size: leave --size out")
+    write_convolutions(
+        ContextGraph(segmenter, settings).eval(),
+        _pixels_example(segmenter, None),
+        folder / CONTEXT,
+        outputs=["dense", "last"],
+    )
+    words, labels = _words_example(segmenter)
+    count = torch.export.Dim("regions")
+    rows = torch.zeros(6, encoder.joint_width), torch.zeros(6, encoder.vision_width)
+    write_graph(
+        OpinionGraph(segmenter, settings).eval(),
+        {
+            "embeddings": rows[0],
+            "pooled": rows[1],
+            "valid": torch.ones(6, dtype=torch.bool),
+            **words,
+        },
+        folder / OPINION,
+        dynamic={
+            "embeddings": {0: count},
+            "pooled": {0: count},
+            "valid": {0: count},
+            **labels,
+        },
+        outputs=["scores"],
+    )
+    return {**asdict(proposals.merging), "stride": 8, "last_stride": 32}
+
+
+ANY_SIZE = {2: STEP * torch.export.Dim("rows"), 3: STEP * torch.export.Dim("columns")}
+
+
+def _pixels_example(segmenter: Segmenter, size: tuple[int, int] | None) -> torch.Tensor:
+    h, w = size or [side + -side % STEP for side in segmenter.recipe.resize.size(3, 4)]
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, h, w), generator=generator).float()
+
+
+def _words_example(segmenter: Segmenter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Word inputs, and which of their axes are free."""
+    terms, labels = torch.export.Dim("terms"), torch.export.Dim("labels")
+    rows = torch.randn(
+        5, segmenter.region_clip.joint_width, generator=torch.Generator().manual_seed(0)
+    )
+    words = {
+        "text": torch.nn.functional.normalize(rows, dim=-1),
+        "owner": torch.tensor([0, 0, 1, 2, 3]),
+        "weight": torch.full((4,), 0.5),
+    }
+    return words, {"text": {0: terms}, "owner": {0: terms}, "weight": {0: labels}}
 
 
 def _quantise(path: Path) -> None:
@@ -185,6 +246,7 @@ def _describe(
     size: tuple[int, int] | None,
     text: dict[str, Any],
     precision: Precision,
+    merging: dict[str, Any] | None,
 ) -> None:
     import onnx
     import onnxruntime
@@ -198,8 +260,9 @@ def _describe(
             "preset": segmenter.recipe.name,
             "precision": precision,
             "size": size and list(size),
-            "fill": [round(255 * m) for m in segmenter.region_clip.pixel_mean],
+            "fill": [255 * m for m in segmenter.region_clip.pixel_mean],
             "text": text,
+            "merging": merging,
             "recipe": recipe,
             "made_with": {
                 "scanseg": __version__,

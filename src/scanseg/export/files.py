@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from scanseg.contracts import InputError, MissingExtra
 
@@ -72,6 +73,48 @@ def write_graph(
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
     return written
+
+
+def write_convolutions(
+    module: nn.Module, pixels: Tensor, path: Path, *, outputs: Sequence[str]
+) -> None:
+    """Write a convolutional module that takes pictures of any size.
+
+    By torch's older exporter: the newer one reasons about every layer's size in symbols, which
+    takes it minutes for a tower of convolutions (``docs/decisions/0102-two-exporters.md``).
+    """
+    with _quiet(), torch.no_grad(), _PlainShapes():
+        torch.onnx.export(
+            module,
+            (pixels,),
+            path,
+            dynamo=False,
+            opset_version=18,
+            input_names=["pixels"],
+            output_names=list(outputs),
+            dynamic_axes={"pixels": {2: "height", 3: "width"}},
+        )
+
+
+class _PlainShapes(TorchFunctionMode):
+    """Changes of shape in words that the older exporter gets right for any size.
+
+    It mistakes negative axes of ``movedim``, and ``unflatten`` makes constants of its sizes.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """One call of torch."""
+        if func in (torch.movedim, Tensor.movedim) and isinstance(args[1], int):
+            x, source, target = args[0], args[1] % args[0].ndim, args[2] % args[0].ndim
+            axes = [axis for axis in range(x.ndim) if axis != source]
+            axes.insert(target, source)
+            return x.permute(axes)
+        if func is Tensor.unflatten:
+            x, axis, sizes = args
+            return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class MethodGraph(nn.Module):
         """Scores and masks of one photo.
 
         Args:
-            pixels: (1, 3, h, w) uint8, RGB.
+            pixels: (1, 3, h, w) float32, RGB in 0..255.
             text: (T, D), unit norm, one row per name, synonym and background word.
             owner: (T,) int64, the label of each row, each of the K' labels at least once.
             weight: (K',) ensemble weight w of each label, in [0, 1].
@@ -70,36 +70,21 @@ class MethodGraph(nn.Module):
             scores (Q, K') and masks (Q, h, w), whose product is the map (``fusion.label_map``).
         """
         model, settings, recipe = self.segmenter, self.settings, self.segmenter.recipe
-        owners = _Owners(owner, weight.shape[0])
         context = model.clip.encode_image(
             pixels, layers=recipe.token_layers, semantics=settings.semantics
         )
         proposals = model.proposals(pixels, context)
-        embeddings, p_in, p_void = proposals.embeddings, None, None
-        if embeddings is not None:
-            if model.integration is not None:
-                embeddings = model.integration(embeddings, context)
-            p_in, p_void = in_vocabulary_scores(
-                embeddings, text, owners, model.void, recipe.embedding_scale
-            )
-        p_clip, valid = None, proposals.masks.flatten(2).any(-1)
+        embeddings = proposals.embeddings
+        if embeddings is not None and model.integration is not None:
+            embeddings = model.integration(embeddings, context)
+        features, query, valid = None, None, proposals.masks.flatten(2).any(-1)
         if settings.branches != "embedding":
             regions = self._cut(pixels, proposals)
-            valid = regions.valid
             shift = TabledShift(model, settings, context, proposals.masks.shape[1])
             features = model.region_clip.encode_regions(regions, context, shift)  # (R, D)
-            said = owners.best(recipe.region_scale * features @ text.T).softmax(-1)  # (R, K')
-            p_clip = said.new_ones(valid.shape[1], owners.labels)
-            p_clip = p_clip.index_copy(0, regions.query, said)
-            p_clip = torch.where(valid[0][:, None], p_clip, 1.0)[None]  # (1, Q, K')
-        scores = fuse(
-            p_in,
-            p_void,
-            p_clip,
-            valid,
-            weight=weight,
-            branches=settings.branches,
-            log_fusion=settings.log_fusion,
+            query, valid = regions.query, regions.valid
+        scores = opinions(
+            model, settings, embeddings, features, query, valid, text, owner, weight
         )
         return scores[0], proposals.masks[0]
 
@@ -127,6 +112,116 @@ class MethodGraph(nn.Module):
             valid=valid,
             inside=inside,
         )
+
+
+class ContextGraph(nn.Module):
+    """The part before proposals that are not networks (superpixels)."""
+
+    def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.settings = settings
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, 3, h, w) float32 -> the map that regions are merged on, the map that they are read from.
+
+        Returns:
+            dense (D, g_y, g_x) and last (V, rows, columns), the encoder's last layer.
+        """
+        model: Any = self.segmenter
+        context = model.clip.encode_image(
+            pixels, layers=model.recipe.token_layers, semantics=self.settings.semantics
+        )
+        layer = model.clip.depth
+        last = context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
+        return model.proposals.dense_map(context)[0][0], last[0]
+
+
+class OpinionGraph(nn.Module):
+    """The part after such proposals, for an encoder that reads regions from its last layer."""
+
+    def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.settings = settings
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        pooled: Tensor,
+        valid: Tensor,
+        text: Tensor,
+        owner: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        """Scores of proposals.
+
+        Args:
+            embeddings: (Q, D) of the proposals.
+            pooled: (Q, V) mean of the encoder's last layer under each mask.
+            valid: (Q,) bool, masks that are not empty.
+            text: as for ``MethodGraph``, and ``owner`` and ``weight`` too.
+
+        Returns:
+            (Q, K').
+        """
+        model: Any = self.segmenter
+        features = None
+        if self.settings.branches != "embedding":
+            features = model.region_clip.conse(pooled)
+        scores = opinions(
+            model,
+            self.settings,
+            embeddings[None],
+            features,
+            None,
+            valid[None],
+            text,
+            owner,
+            weight,
+        )
+        return scores[0]
+
+
+def opinions(
+    model: Segmenter,
+    settings: InferenceSettings,
+    embeddings: Tensor | None,
+    features: Tensor | None,
+    query: Tensor | None,
+    valid: Tensor,
+    text: Tensor,
+    owner: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """Both classifiers and their ensemble, as the end of ``Segmenter.forward``; (1, Q, K').
+
+    Args:
+        embeddings: (1, Q, D), integrated, or ``None``.
+        features: (R, D) of the regions, or ``None`` where the region classifier is silent.
+        query: (R,) which proposal each region is; ``None``: R = Q, in order.
+        valid: (1, Q).
+    """
+    owners, p_in, p_void, p_clip = _Owners(owner, weight.shape[0]), None, None, None
+    if embeddings is not None:
+        p_in, p_void = in_vocabulary_scores(
+            embeddings, text, owners, model.void, model.recipe.embedding_scale
+        )
+    if features is not None:
+        p_clip = owners.best(model.recipe.region_scale * features @ text.T).softmax(-1)  # (R, K')
+        if query is not None:
+            start = p_clip.new_ones(valid.shape[1], owners.labels)
+            p_clip = start.index_copy(0, query, p_clip)
+        p_clip = torch.where(valid[0][:, None], p_clip, 1.0)[None]  # (1, Q, K')
+    return fuse(
+        p_in,
+        p_void,
+        p_clip,
+        valid,
+        weight=weight,
+        branches=settings.branches,
+        log_fusion=settings.log_fusion,
+    )
 
 
 class _Owners(TermOwners):

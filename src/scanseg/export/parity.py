@@ -68,25 +68,29 @@ def compare(
     photo: Photo,
     words: Words,
 ) -> Comparison:
-    """Both sides see the same canvas; each uses its own word embeddings."""
+    """Both sides see the same pixels; each uses its own word embeddings."""
     canvas = runner.canvas(photo.pixels)
     size = photo.pixels.shape[:2]
     text, owners = segmenter.encode(words)
     encoded = runner.encode(words)
 
     started = perf_counter()
-    pixels = torch.from_numpy(canvas.pixels).permute(2, 0, 1)[None].to(segmenter.device)
-    found = segmenter.forward(pixels, text, owners, settings)
-    cut = found.proposals.masks[0, :, : canvas.rows, : canvas.columns]
-    theirs = label_map(found.scores[0], cut, size).labels.cpu().numpy()
+    if runner.export.size is None:
+        pixels = torch.from_numpy(canvas.photo).permute(2, 0, 1)[None]
+    else:
+        pixels = torch.from_numpy(canvas.pixels)
+    found = segmenter.forward(pixels.to(segmenter.device), text, owners, settings)
+    seen = found.proposals.masks[0, :, *canvas.part]
+    theirs = label_map(found.scores[0], seen, size).labels.cpu().numpy()
     torch_seconds = perf_counter() - started
 
     started = perf_counter()
     result = runner(photo, words, settings=settings.replace(unknown_below=0.0))
     onnx_seconds = perf_counter() - started
-    scores, masks = runner.run(canvas.pixels, encoded, settings)
+    scores, masks = runner.run(canvas, encoded, settings)
 
-    expected, expected_masks = found.scores[0].cpu().numpy(), found.proposals.masks[0].cpu().numpy()
+    masks = masks[:, *canvas.part]
+    expected, expected_masks = found.scores[0].cpu().numpy(), seen.cpu().numpy()
     threshold = settings.mask_threshold
     same = ((masks > threshold) == (expected_masks > threshold)).all((1, 2))
     apart = np.abs(scores - expected).max(1)

@@ -17,9 +17,10 @@ import numpy as np
 from scanseg import __version__
 from scanseg.contracts import UNKNOWN, InferenceSettings, Segmentation
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
-from scanseg.runtime_onnx.folder import MODEL, TAUGHT, ExportFolder
-from scanseg.runtime_onnx.maps import Canvas, fit, label_map
-from scanseg.runtime_onnx.session import open_session
+from scanseg.runtime_onnx.folder import CONTEXT, MODEL, OPINION, STEP, TAUGHT, ExportFolder
+from scanseg.runtime_onnx.maps import Canvas, label_map, place, scaled_to_fit
+from scanseg.runtime_onnx.session import Graph
+from scanseg.runtime_onnx.superpixels import MergedRegions
 from scanseg.runtime_onnx.words import OnnxTextTower, StoredWords
 from scanseg.storage import cache_folder
 from scanseg.vocabulary import Vocabulary
@@ -46,7 +47,10 @@ class OnnxSegmenter:
     ) -> None:
         self.export = ExportFolder.read(folder, verify=verify)
         self.recipe = self.export.recipe
-        self._session = open_session(self.export.path / MODEL, threads=threads)
+        merging = self.export.merging
+        self._regions = None if merging is None else MergedRegions(merging)
+        names = (MODEL,) if merging is None else (CONTEXT, OPINION)
+        self._graphs = [Graph(self.export.path / name, threads=threads) for name in names]
 
     def __call__(
         self,
@@ -85,20 +89,27 @@ class OnnxSegmenter:
         return embed_vocabulary(vocabulary, self.recipe, encoder, cache)
 
     def run(
-        self, pixels: np.ndarray, encoded: EncodedVocabulary, settings: InferenceSettings
+        self, canvas: Canvas, encoded: EncodedVocabulary, settings: InferenceSettings
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The graph itself: (h, w, 3) uint8 -> scores (Q, K'), masks (Q, h, w)."""
-        feed = {
-            "pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]),
+        """The graph itself: scores (Q, K') and masks (Q, h, w) in the frame of the canvas.
+
+        Superpixels know no canvas: their masks have the size of the resized photo.
+        """
+        words = {
             "text": encoded.rows,
             "owner": np.array(encoded.owner, np.int64),
             "weight": self.ensemble_weights(encoded, settings),
         }
-        known = {i.name for i in self._session.get_inputs()}  # unused ones are not in the graph
-        found, masks = self._session.run(
-            ["scores", "masks"], {k: v for k, v in feed.items() if k in known}
+        if self._regions is None:
+            found, masks = self._graphs[0](pixels=canvas.pixels, **words)
+            return found, masks
+        dense, last = self._graphs[0](pixels=canvas.pixels)
+        inside, embeddings = self._regions.propose(canvas.photo, dense)
+        pooled = self._regions.pool(inside, last)
+        (found,) = self._graphs[1](
+            embeddings=embeddings, pooled=pooled, valid=inside.any((1, 2)), **words
         )
-        return found, masks
+        return found, inside.astype(np.float32)
 
     def ensemble_weights(
         self, encoded: EncodedVocabulary, settings: InferenceSettings
@@ -115,10 +126,12 @@ class OnnxSegmenter:
 
     def canvas(self, photo: np.ndarray) -> Canvas:
         """(H, W, 3) uint8 -> what the graph takes."""
-        if self.export.size is not None:
-            return fit(photo, self.export.size, self.export.fill)
-        pixels = self.recipe.resize(photo)
-        return Canvas(pixels, *pixels.shape[:2])
+        export = self.export
+        if export.size is not None:
+            return place(scaled_to_fit(photo, export.size), export.size, export.fill)
+        resized = self.recipe.resize(photo)
+        h, w = resized.shape[0], resized.shape[1]
+        return place(resized, (h + -h % STEP, w + -w % STEP), export.fill)
 
     def _segment(
         self,
@@ -130,10 +143,10 @@ class OnnxSegmenter:
     ) -> Segmentation:
         photo = source if isinstance(source, Photo) else read_photo(source)
         canvas = self.canvas(photo.pixels)
-        found, masks = self.run(canvas.pixels, encoded, settings)
+        found, masks = self.run(canvas, encoded, settings)
         H, W = photo.pixels.shape[:2]
         labels, confidence, evidence = label_map(
-            found, masks[:, : canvas.rows, : canvas.columns], (H, W), keep_scores=keep_scores
+            found, masks[:, *canvas.part], (H, W), keep_scores=keep_scores
         )
         K = len(vocabulary)
         unknown = (labels >= K) | (confidence < settings.unknown_below)

@@ -6,6 +6,8 @@ file               what it is
 export.json        preset, sizes, words, settings, versions, SHA-256 of every other file
 model.onnx         photo and word embeddings in, scores and masks out (``docs/export.md``)
 model.onnx.data    its weights, where they are large
+context.onnx       where proposals are superpixels, in place of model.onnx: what is before them
+opinion.onnx       and what comes after
 text.onnx          the text tower, with ``tokenizer.json``; or instead of both
 words.npz          embeddings of the words that the export was made for
 taught.npy         words that the proposals learned from, for models that know them
@@ -28,7 +30,11 @@ from scanseg.storage import file_hash
 
 FORMAT = "scanseg-onnx/1"
 DESCRIPTION, MODEL, TEXT, TOKENIZER = "export.json", "model.onnx", "text.onnx", "tokenizer.json"
+CONTEXT, OPINION = "context.onnx", "opinion.onnx"
 WORDS, TAUGHT, PARITY = "words.npz", "taught.npy", "parity.json"
+
+STEP = 32
+"""A graph for any size takes multiples of this many pixels."""
 
 AT_RUN_TIME = ("ensemble_weight", "unseen_weight", "unknown_below", "region_batch")
 """Settings that are not part of the graph."""
@@ -42,16 +48,18 @@ class ExportFolder:
         path: the folder.
         recipe: of the preset it was made from; its settings are those in the graph.
         size: (h, w) of the graph's photo; ``None``: any size, the recipe's.
-        fill: (R, G, B) of the canvas beside the photo, where the size is fixed.
+        fill: (R, G, B) of the canvas beside the photo: the encoder's mean colour.
         text: how words become embeddings: ``{"kind": "clip" | "sentence" | "words", ...}``.
+        merging: how superpixels are merged, for exports in two parts.
         described: all of export.json.
     """
 
     path: Path
     recipe: Recipe
     size: tuple[int, int] | None
-    fill: tuple[int, int, int]
+    fill: tuple[float, float, float]
     text: Mapping[str, Any]
+    merging: Mapping[str, Any] | None
     described: Mapping[str, Any]
 
     @classmethod
@@ -85,6 +93,7 @@ class ExportFolder:
                 size=tuple(found["size"]) if found["size"] else None,
                 fill=tuple(found["fill"]),
                 text=found["text"],
+                merging=found["merging"],
                 described=found,
             )
             files: Mapping[str, str] = found["files"]

@@ -12,38 +12,47 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Canvas:
-    """A photo as a graph of fixed size takes it.
+    """A photo as a graph takes it.
 
     Attributes:
-        pixels: (h, w, 3) uint8; the photo lies in the upper left corner.
-        rows: that the photo takes; the rest is filled.
-        columns: the same across.
+        photo: (rows, columns, 3) uint8, the resized photo.
+        pixels: (1, 3, h, w) float32, RGB in 0..255: the photo in the upper left corner, the rest
+            filled.
     """
 
+    photo: np.ndarray
     pixels: np.ndarray
-    rows: int
-    columns: int
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Where the photo lies in maps of the canvas."""
+        return slice(self.photo.shape[0]), slice(self.photo.shape[1])
 
 
-def fit(photo: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int]) -> Canvas:
-    """Scale a photo to fit, aspect kept (bilinear, as the recipes do), and fill the rest.
+def place(photo: np.ndarray, size: tuple[int, int], fill: tuple[float, float, float]) -> Canvas:
+    """Put a resized photo on a canvas.
 
     Args:
-        photo: (H, W, 3) uint8.
+        photo: (rows, columns, 3) uint8, no larger than the canvas.
         size: (h, w) of the canvas.
         fill: (R, G, B); the mean colour of the encoder, which its normalisation makes zero.
     """
+    pixels = np.empty((1, 3, *size), np.float32)
+    pixels[:] = np.array(fill, np.float32)[:, None, None]
+    pixels[0, :, : photo.shape[0], : photo.shape[1]] = photo.transpose(2, 0, 1)
+    return Canvas(photo, pixels)
+
+
+def scaled_to_fit(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale a photo to touch the borders of (h, w), aspect kept (bilinear, as the recipes do)."""
     H, W = photo.shape[:2]
     scale = min(size[0] / H, size[1] / W)
     rows = min(size[0], max(1, int(H * scale + 0.5)))
     columns = min(size[1], max(1, int(W * scale + 0.5)))
-    if (rows, columns) != (H, W):
-        image = Image.fromarray(photo).resize((columns, rows), Image.Resampling.BILINEAR)
-        photo = np.asarray(image)
-    pixels = np.empty((*size, 3), np.uint8)
-    pixels[:] = fill
-    pixels[:rows, :columns] = photo
-    return Canvas(pixels, rows, columns)
+    if (rows, columns) == (H, W):
+        return photo
+    image = Image.fromarray(photo).resize((columns, rows), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 def label_map(

@@ -5,7 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scanseg.contracts import InputError, MissingExtra
+
+
+class Graph:
+    """A graph that is called with its inputs by name; see :func:`open_session`."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self._session = open_session(path, threads=threads)
+        self._inputs = {i.name for i in self._session.get_inputs()}
+
+    def __call__(self, **inputs: np.ndarray) -> list[np.ndarray]:
+        """All outputs; inputs that the graph turned out not to need are left out."""
+        return self._session.run(None, {k: v for k, v in inputs.items() if k in self._inputs})
 
 
 def open_session(path: Path, *, threads: int | None = None) -> Any:

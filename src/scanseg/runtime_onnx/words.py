@@ -14,7 +14,7 @@ import numpy as np
 
 from scanseg.contracts import InputError
 from scanseg.runtime_onnx.folder import TEXT, TOKENIZER, WORDS
-from scanseg.runtime_onnx.session import open_session
+from scanseg.runtime_onnx.session import Graph
 
 
 class OnnxTextTower:
@@ -36,13 +36,13 @@ class OnnxTextTower:
         self.fingerprint = fingerprint
         self.joint_width = joint_width
         self._folder, self._kind, self._context = folder, kind, context
-        self._session: Any = None
+        self._tower: Any = None
         self._tokenizer: Any = None
 
     def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
         """(P, D) float32, unit norm; the tower is opened on first use."""
-        if self._session is None:
-            self._session = open_session(self._folder / TEXT)
+        if self._tower is None:
+            self._tower = Graph(self._folder / TEXT)
             self._tokenizer = load_tokenizer(self._folder / TOKENIZER)
         if self._kind == "clip":
             prompts = [clean(p) for p in prompts]
@@ -59,7 +59,7 @@ class OnnxTextTower:
             if self._kind == "sentence":
                 counts = np.array([[len(ids[i])] for i in part])
                 feed["mask"] = (np.arange(length)[None] < counts).astype(np.int64)
-            rows[part] = self._session.run(None, feed)[0]
+            rows[part] = self._tower(**feed)[0]
         return rows
 
 
