@@ -20,7 +20,11 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "scanseg"
 
-COPIED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+COPIED = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "How to": (
@@ -149,7 +153,14 @@ def _room_page(room: str, modules: list[str]) -> str:
 
 
 def _api_index() -> str:
-    public = ("Segmenter", "Vocabulary", "Segmentation", "Segment", "InferenceSettings", "InputError")
+    public = (
+        "Segmenter",
+        "Vocabulary",
+        "Segmentation",
+        "Segment",
+        "InferenceSettings",
+        "InputError",
+    )
     home = {"Segmenter": "segmenter", "Vocabulary": "vocabulary"}
     rows = "\n".join(
         f"| [`scanseg.{n}`]({home.get(n, 'contracts')}.md#scanseg."

@@ -187,9 +187,7 @@ class ContextualShift:
         if self.order == "first":
             key = torch.arange(N, dtype=torch.int32).expand(len(regions), N)
         else:
-            key = torch.from_numpy(
-                shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed)
-            )
+            key = torch.from_numpy(shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed))
         key = key.to(foreground.device).masked_fill(foreground, torch.iinfo(torch.int32).max)
         rank = key.argsort(dim=1, stable=True).argsort(dim=1)  # (R, N): background first
         # int(ratio * n) for every possible n, in Python's own arithmetic on any device

@@ -251,7 +251,10 @@ def _read(photo_file: PhotoFile) -> Photo:
 
 
 def _segment(
-    segmenter: Segmenter | OnnxSegmenter, photo: Photo, vocabulary: Vocabulary, settings: InferenceSettings
+    segmenter: Segmenter | OnnxSegmenter,
+    photo: Photo,
+    vocabulary: Vocabulary,
+    settings: InferenceSettings,
 ) -> Segmentation:
     try:
         return segmenter(photo, vocabulary, settings=settings)

@@ -171,6 +171,7 @@ class OpenClipEncoder(nn.Module):
         return self._fingerprint[1]
 
     def tokenize(self, prompts: list[str]) -> Tensor:
+        """(P, context) token ids."""
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_for(self._config)
         return self._tokenizer(prompts)

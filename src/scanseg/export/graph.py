@@ -83,9 +83,7 @@ class MethodGraph(nn.Module):
             shift = TabledShift(model, settings, context, proposals.masks.shape[1])
             features = model.region_clip.encode_regions(regions, context, shift)  # (R, D)
             query, valid = regions.query, regions.valid
-        scores = opinions(
-            model, settings, embeddings, features, query, valid, text, owner, weight
-        )
+        scores = opinions(model, settings, embeddings, features, query, valid, text, owner, weight)
         return scores[0], proposals.masks[0]
 
     def _cut(self, pixels: Tensor, proposals: Proposals) -> Regions:
@@ -123,7 +121,7 @@ class ContextGraph(nn.Module):
         self.settings = settings
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 3, h, w) float32 -> the map that regions are merged on, the map that they are read from.
+        """(1, 3, h, w) float32 -> the map to merge regions on and the map to read them from.
 
         Returns:
             dense (D, g_y, g_x) and last (V, rows, columns), the encoder's last layer.

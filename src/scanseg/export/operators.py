@@ -5,14 +5,13 @@ Importing this needs onnxscript; ``graph.py`` holds the same operator for torch.
 
 from typing import Any
 
-import torch
 from onnxscript import BOOL, FLOAT, INT64, script
 from onnxscript import opset18 as op
 
 OPSET = 18
 
 
-@script(default_opset=op)
+@script(default_opset=op)  # type: ignore[untyped-decorator]
 def crops_onnx(photo: FLOAT, inside: BOOL, boxes: INT64, size: int, antialias: int) -> FLOAT:
     """See ``graph.crops``; torch's cubic factor is -0.75, with antialiasing -0.5."""
     side = op.Reshape(op.Constant(value_int=size), [1])

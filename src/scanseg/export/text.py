@@ -139,4 +139,3 @@ def clip_tokenizer() -> Any:
         special_tokens=[(start, vocabulary[start]), (end, vocabulary[end])],
     )
     return tokenizer
-

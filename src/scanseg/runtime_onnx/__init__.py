@@ -73,10 +73,8 @@ class OnnxSegmenter:
         vocabulary = Vocabulary.of(words)
         encoded = self.encode(vocabulary)
         many = isinstance(photos, (list, tuple))
-        results = [
-            self._segment(source, vocabulary, encoded, chosen, scores)
-            for source in (photos if many else [photos])  # type: ignore[union-attr,list-item]
-        ]
+        sources: Sequence[Any] = photos if many else [photos]  # type: ignore[assignment]
+        results = [self._segment(s, vocabulary, encoded, chosen, scores) for s in sources]
         return results if many else results[0]
 
     def encode(self, words: Words) -> EncodedVocabulary:
@@ -106,9 +104,8 @@ class OnnxSegmenter:
         dense, last = self._graphs[0](pixels=canvas.pixels)
         inside, embeddings = self._regions.propose(canvas.photo, dense)
         pooled = self._regions.pool(inside, last)
-        (found,) = self._graphs[1](
-            embeddings=embeddings, pooled=pooled, valid=inside.any((1, 2)), **words
-        )
+        valid = inside.reshape(len(inside), -1).any(1)
+        (found,) = self._graphs[1](embeddings=embeddings, pooled=pooled, valid=valid, **words)
         return found, inside.astype(np.float32)
 
     def ensemble_weights(

@@ -37,7 +37,7 @@ class MergedRegions:
         return self._merging(rgb, dense, size, self._stride)
 
     def pool(self, masks: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Mean of the encoder's last layer under each mask: (Q, h, w), (V, rows, columns) -> (Q, V).
+        """Mean of the last layer (V, rows, columns) under each mask (Q, h, w): (Q, V).
 
         A cell counts by the share of its pixels that the mask covers.
         """
