@@ -14,7 +14,7 @@ import torch
 
 from scanseg import __version__
 from scanseg.contracts import InferenceSettings, InputError, MissingExtra
-from scanseg.export.files import write_convolutions, write_graph
+from scanseg.export.files import quiet, write_convolutions, write_graph
 from scanseg.export.graph import ContextGraph, MethodGraph, OpinionGraph
 from scanseg.export.parity import LONG_LIST, SHORT_LIST, compare, report
 from scanseg.export.text import write_text_tower, write_words
@@ -41,7 +41,7 @@ NOTICE_TEXT = """\
 # Weights of an exported model
 
 Made by scanseg export (Apache-2.0) from the preset {preset!r}. The weights in these files keep the
-terms of the model they were exported from: see its own notice, copied below where it had one.
+terms of the model they were exported from: see that model's own notice or card.
 """
 
 
@@ -224,19 +224,21 @@ def _words_example(segmenter: Segmenter) -> tuple[dict[str, torch.Tensor], dict[
 
 def _quantise(path: Path) -> None:
     """Weights of matrix products in 8 bits, activations quantised as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    data = path.with_name(path.name + ".data")
-    whole = path.rename(path.with_name("float32.onnx"))
-    quantize_dynamic(
-        whole,
-        path,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        use_external_data_format=data.exists(),
-    )
-    whole.unlink()
+    if path.with_name(path.name + ".data").exists():
+        raise InputError("int8 is for models below 1.5 GB: export this one as float32")
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # shapes noted for weights that are about to be turned round
+    with quiet():
+        quantize_dynamic(
+            model,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+        )
 
 
 def _describe(

@@ -49,7 +49,7 @@ def write_graph(
     except ImportError:
         raise MissingExtra("export", "writing ONNX") from None
     size = sum(p.numel() * p.element_size() for p in module.parameters())
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             program = torch.export.export(
                 module, tuple(arguments.values()), dynamic_shapes=dict(dynamic), strict=False
@@ -83,7 +83,7 @@ def write_convolutions(
     By torch's older exporter: the newer one reasons about every layer's size in symbols, which
     takes it minutes for a tower of convolutions (``docs/decisions/0102-two-exporters.md``).
     """
-    with _quiet(), torch.no_grad(), _PlainShapes():
+    with quiet(), torch.no_grad(), _PlainShapes():
         torch.onnx.export(
             module,
             (pixels,),
@@ -118,11 +118,13 @@ class _PlainShapes(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the remarks of the tracer and the optimiser; what is wrong is raised."""
-    names = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")
+def quiet() -> Iterator[None]:
+    """Without the remarks of tracer, optimiser and quantiser; what is wrong is raised."""
+    names = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch.__trace")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # some remarks go to the root logger
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -130,5 +132,6 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(before)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

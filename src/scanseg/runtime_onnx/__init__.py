@@ -104,7 +104,7 @@ class OnnxSegmenter:
         dense, last = self._graphs[0](pixels=canvas.pixels)
         inside, embeddings = self._regions.propose(canvas.photo, dense)
         pooled = self._regions.pool(inside, last)
-        valid = inside.reshape(len(inside), -1).any(1)
+        valid = np.asarray(inside.reshape(len(inside), -1).any(1))
         (found,) = self._graphs[1](embeddings=embeddings, pooled=pooled, valid=valid, **words)
         return found, inside.astype(np.float32)
 
