@@ -6,7 +6,9 @@ STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo examples test check lint format bench serve parity-l train-embedded-head clean
+DOCS_SITE ?= site
+
+.PHONY: help install demo examples test check lint format docs bench serve parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ check: install  ## lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install  ## build the documentation site into site/, strictly and offline
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir "$(DOCS_SITE)"
+
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -56,4 +61,4 @@ parity-l: install  ## ViT-L at full size, filled and converted: map and numbers 
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo examples_output parity_l build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo examples_output parity_l build dist site

@@ -276,7 +276,7 @@ def test_other_shapes_are_refused(encoder: OpenClipEncoder, shape: tuple[int, ..
 def test_text_equals_open_clip(encoder: OpenClipEncoder) -> None:
     prompts = ["a cat", "There is a building, edifice in the scene.", "a cat", "long " * 100]
     ours = encoder.encode_text(prompts)
-    theirs = encoder.model.encode_text(encoder._tokenize(prompts), normalize=True)
+    theirs = encoder.model.encode_text(encoder.tokenize(prompts), normalize=True)
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert torch.equal(ours[0], ours[2])
     assert not ours.requires_grad
@@ -301,7 +301,7 @@ def test_text_batches_do_not_change_the_order() -> None:
 
 def test_other_text_towers_run_at_full_length() -> None:
     encoder = tiny(custom_text=True)
-    theirs = encoder.model.encode_text(encoder._tokenize(["a cat"]), normalize=True)
+    theirs = encoder.model.encode_text(encoder.tokenize(["a cat"]), normalize=True)
     assert torch.equal(encoder.encode_text(["a cat"]), theirs.detach())
 
 

@@ -5,13 +5,8 @@ import pytest
 import torch
 
 from scanseg.contracts import ClipTokens, InputError, ProposalGenerator
-from scanseg.proposals.superpixels import (
-    SuperpixelProposals,
-    _adjacency,
-    _padded,
-    _pooling_matrix,
-    _roots,
-)
+from scanseg.proposals.region_merging import adjacency, nearest, pooling_matrix, roots
+from scanseg.proposals.superpixels import SuperpixelProposals, _padded
 
 
 def context(dense: torch.Tensor | None) -> ClipTokens:
@@ -77,22 +72,28 @@ def test_it_is_a_proposal_generator() -> None:
 
 def test_pooling_reads_the_coarse_map_bilinearly() -> None:
     fine = np.array([[0, 0, 1, 1]])  # 1 x 4 pixels of a photo of the same size, stride 2
-    weights, area = _pooling_matrix(fine, (1, 2), (1.0, 1.0), 2)
+    weights, area = pooling_matrix(fine, (1, 2), (1.0, 1.0), 2)
     # cell centres at pixel coordinates 1 and 3; pixel centres at 0.5, 1.5, 2.5, 3.5 read the cells
     # at -0.25 -> 0, 0.25, 0.75, 1.25 -> 1
     assert area.tolist() == [2, 2]
     assert np.allclose(weights, [[(1 + 0.75) / 2, 0.25 / 2], [0.25 / 2, (0.75 + 1) / 2]])
 
 
-def test_adjacency() -> None:
+def testadjacency() -> None:
     fine = np.array([[0, 0, 1], [2, 2, 1]])
-    assert _adjacency(fine, 3).toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert adjacency(fine, 3).toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
 
 
 def test_roots_of_a_forest() -> None:
     parent = np.array([3, 3, 2, 3])  # leaves 0 and 1 are joined under 3, leaf 2 is alone
-    assert _roots(parent, 3).tolist() == [1, 1, 0]
+    assert roots(parent, 3).tolist() == [1, 1, 0]
 
 
 def test_padding_adds_empty_masks() -> None:
     assert _padded(torch.ones(2, 3), 4).tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("length", "old"), [(512, 400), (341, 266), (7, 7), (5, 1), (97, 13)])
+def test_nearest_reads_where_torch_reads(length: int, old: int) -> None:
+    theirs = torch.nn.functional.interpolate(torch.arange(old)[None, None].float(), size=length)
+    assert nearest(length, old).tolist() == theirs[0, 0].tolist()

@@ -179,7 +179,7 @@ class ContextualShift:
         """(R, N) int32 sort keys of the order in which background patches are taken."""
         if self.order == "first":
             return torch.arange(N, dtype=torch.int32).expand(len(regions), N)
-        return torch.from_numpy(_shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed))
+        return torch.from_numpy(shuffling_keys(regions.query.cpu().numpy(), N, layer, self.seed))
 
     def _incoming(self, tokens: Tensor, layer: int, regions: Regions) -> Tensor:
         """What replaces the chosen tokens, broadcastable to (R, N, V)."""
@@ -225,7 +225,7 @@ class ContextualShift:
         return (rank < quota[:, None]) & background
 
 
-def _shuffling_keys(query: np.ndarray, N: int, layer: int, seed: int) -> np.ndarray:
+def shuffling_keys(query: np.ndarray, N: int, layer: int, seed: int) -> np.ndarray:
     """(R, N) int32 sort keys, a pure function of (seed, layer, query, position).
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, 2014) hashes a counter, so the draw needs no

@@ -54,12 +54,12 @@ def cut_regions(
     columns, rows = occupied.amax(-2), occupied.amax(-1)  # (B, Q, w), (B, Q, h)
     valid = rows.amax(-1) > 0  # (B, Q)
     image, query = valid.nonzero(as_tuple=True)  # (R,), (R,)
-    (x0, x1), (y0, y1) = _extent(columns[image, query]), _extent(rows[image, query])
+    (x0, x1), (y0, y1) = extent(columns[image, query]), extent(rows[image, query])
     boxes = torch.stack([x0, y0, x1, y1], dim=-1)  # (R, 4)
     photos = normalise(pixels.to(masks.device), mean, std)  # (B, 3, h, w)
     return Regions(
-        pixels=_crops(photos, image, boxes, size, semantics, cover=(inside, query)),
-        masks=_nearest(inside, image, query, boxes, size),
+        pixels=crop_pixels(photos, image, boxes, size, semantics, cover=(inside, query)),
+        masks=crop_masks(inside, image, query, boxes, size),
         boxes=boxes,
         image=image,
         query=query,
@@ -79,7 +79,7 @@ def uncovered(photos: Tensor, regions: Regions, *, semantics: Semantics = "relea
     Returns:
         (R, 3, S, S), normalised.
     """
-    return _crops(photos, regions.image, regions.boxes, regions.pixels.shape[-1], semantics)
+    return crop_pixels(photos, regions.image, regions.boxes, regions.pixels.shape[-1], semantics)
 
 
 def patch_foreground(masks: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -93,7 +93,7 @@ def patch_foreground(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         (R, N) bool, row-major.
     """
-    if len(masks) == 0:
+    if masks.shape[0] == 0:  # not len(): the number may be a symbol (export)
         return masks.new_zeros((0, grid[0] * grid[1]), dtype=torch.bool)
     return F.adaptive_max_pool2d(masks.float()[:, None], grid).flatten(1) > 0
 
@@ -116,12 +116,12 @@ def _check_shapes(pixels: Tensor, masks: Tensor) -> None:
         )
 
 
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     """First place that holds 1 in each row of (R, length) zeros and ones, and one past the last."""
     return occupied.argmax(-1), occupied.shape[-1] - occupied.flip(-1).argmax(-1)
 
 
-def _crops(
+def crop_pixels(
     photos: Tensor,
     image: Tensor,
     boxes: Tensor,
@@ -153,7 +153,7 @@ def _crops(
     return crops
 
 
-def _nearest(inside: Tensor, image: Tensor, query: Tensor, boxes: Tensor, size: int) -> Tensor:
+def crop_masks(inside: Tensor, image: Tensor, query: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The masks inside their boxes at S x S, by the index arithmetic of torch's "nearest"."""
     x0, y0, x1, y1 = boxes[:, :, None].unbind(1)  # (R, 1) each
     steps = torch.arange(size, device=boxes.device, dtype=torch.float32)

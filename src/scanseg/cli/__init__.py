@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "train": ("scanseg.cli.train", "train SCAN on your photos: experiments in YAML"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
+    "export": ("scanseg.cli.export", "a model as ONNX files that take any words"),
 }
 
 _COMMON = """\

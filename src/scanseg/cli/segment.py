@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from scanseg.cli import EXIT_OK, EXIT_SOME_FAILED
 from scanseg.cli.labels_file import read_labels_file, separated
@@ -35,6 +35,7 @@ from scanseg.formats.lettering import Lettering
 
 if TYPE_CHECKING:
     from scanseg.formats.photos import Photo
+    from scanseg.runtime_onnx import OnnxSegmenter
     from scanseg.segmenter import Segmenter
     from scanseg.vocabulary import Vocabulary
 
@@ -64,6 +65,7 @@ def segment(
     weights: str | None = None,
     device: str = "auto",
     mode: Mode = "exact",
+    runtime: Literal["torch", "onnx"] = "torch",
     unknown_below: float | None = None,
     operating_point: str | None = None,
     semantics: Semantics | None = None,
@@ -116,6 +118,7 @@ def segment(
         weights: folder with the weights of a preset that ships none
         device: auto, cpu, cuda, mps, cuda:1 ...
         mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
+        runtime: onnx runs the folder that scanseg export wrote (--weights FOLDER), without torch
         unknown_below: pixels of lower confidence become unknown, 0 to 1
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
         semantics: where paper and released code differ, which to follow
@@ -155,7 +158,14 @@ def segment(
     )
     Lettering((), font)  # complains before the model is loaded
 
-    def load() -> tuple[Segmenter, InferenceSettings]:
+    if runtime == "onnx" and (
+        explain or operating_point is not None or mode != "exact" or device not in ("auto", "cpu")
+    ):
+        raise InputError("--explain, --operating-point, --mode and --device need --runtime torch")
+
+    def load() -> tuple[Any, InferenceSettings]:
+        if runtime == "onnx":
+            return _exported(preset, weights, changes)
         from scanseg.presets import load_configured
 
         return load_configured(
@@ -227,6 +237,23 @@ def segment(
 COMMAND = segment
 
 
+def _exported(
+    preset: str, weights: str | None, changes: Mapping[str, Any]
+) -> tuple[OnnxSegmenter, InferenceSettings]:
+    """An exported model and its settings."""
+    from scanseg.runtime_onnx import OnnxSegmenter
+
+    if weights is None:
+        raise InputError(
+            f"--runtime onnx needs an exported model: scanseg export {preset} --output FOLDER, "
+            "then --weights FOLDER"
+        )
+    segmenter = OnnxSegmenter(weights)
+    settings = segmenter.recipe.settings.replace(**changes)
+    segmenter.export.check_settings(settings)
+    return segmenter, settings
+
+
 # -------------------------------------------------------------------------------- words
 
 
@@ -267,7 +294,10 @@ def _read(photo_file: PhotoFile) -> Photo:
 
 
 def _segment(
-    segmenter: Segmenter, photo: Photo, vocabulary: Vocabulary, settings: InferenceSettings
+    segmenter: Segmenter | OnnxSegmenter,
+    photo: Photo,
+    vocabulary: Vocabulary,
+    settings: InferenceSettings,
 ) -> Segmentation:
     try:
         return segmenter(photo, vocabulary, settings=settings)

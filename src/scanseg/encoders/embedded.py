@@ -154,6 +154,8 @@ class EmbeddedEncoder(nn.Module):
         weights = F.avg_pool2d(inside[:, None], stride)[:, 0].flatten(1)  # (R, N)
         weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-6)
         tokens = context.patches[self.depth]  # (B, N, V)
+        if tokens.shape[0] == 1:
+            return weights @ tokens[0]
         return torch.stack(
             [w @ tokens[i] for w, i in zip(weights, regions.image.tolist(), strict=True)]
         )  # (R, V)

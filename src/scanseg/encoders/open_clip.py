@@ -150,10 +150,10 @@ class OpenClipEncoder(nn.Module):
             raise InputError("this encoder was built with text=False: build it with its text tower")
         if not prompts:
             return torch.zeros(0, self.joint_width, device=self._device)
-        tokens = self._tokenize(list(prompts)).to(self._device)  # (P, context)
+        tokens = self.tokenize(list(prompts)).to(self._device)  # (P, context)
         result = torch.empty(len(prompts), self.joint_width, device=self._device)
         for length, rows in self._batches_of_equal_length(tokens):
-            result[rows] = F.normalize(self._text_features(tokens[rows, :length]).float(), dim=-1)
+            result[rows] = F.normalize(self.text_features(tokens[rows, :length]).float(), dim=-1)
         return result
 
     @property
@@ -171,13 +171,14 @@ class OpenClipEncoder(nn.Module):
             self._fingerprint = (version, digest.hexdigest())
         return self._fingerprint[1]
 
-    def _tokenize(self, prompts: list[str]) -> Tensor:
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """(P, context) token ids."""
         if self._tokenizer is None:
             self._tokenizer = _tokenizer_for(self._config)
         return self._tokenizer(prompts)
 
     @property
-    def _trims(self) -> bool:
+    def trims_text(self) -> bool:
         """Whether the text tower is causal and answers at the highest token id, the end."""
         model = self.model
         pooling = getattr(model, "text_pool_type", None)
@@ -190,7 +191,7 @@ class OpenClipEncoder(nn.Module):
     def _batches_of_equal_length(self, tokens: Tensor) -> list[tuple[int, Tensor]]:
         """(length, rows) for all prompts; the full context where the tower cannot be trimmed."""
         context = tokens.shape[1]
-        ends = tokens.argmax(dim=1) + 1 if self._trims else torch.full((len(tokens),), context)
+        ends = tokens.argmax(dim=1) + 1 if self.trims_text else torch.full((len(tokens),), context)
         groups: dict[int, list[int]] = defaultdict(list)
         for row, length in enumerate(ends.tolist()):
             groups[length].append(row)
@@ -200,10 +201,10 @@ class OpenClipEncoder(nn.Module):
             for start in range(0, len(rows), self.text_batch)
         ]
 
-    def _text_features(self, tokens: Tensor) -> Tensor:
+    def text_features(self, tokens: Tensor) -> Tensor:
         """(P, length) token ids -> (P, D), not normalised: ``encode_text`` at any length."""
         model = self.model
-        if not self._trims:
+        if not self.trims_text:
             return model.encode_text(tokens)
         length = tokens.shape[1]
         dtype = model.transformer.get_cast_dtype()
@@ -268,7 +269,7 @@ class OpenClipEncoder(nn.Module):
             raise InputError(
                 f"crops must be (R, 3, {S}, {S}) for this CLIP, not {tuple(regions.pixels.shape)}"
             )
-        if len(regions) == 0:
+        if regions.pixels.shape[0] == 0:  # not len(): the number may be a symbol (export)
             return torch.zeros(0, self.joint_width, device=self._device)
 
         def change(tokens: Tensor, layer: int) -> Tensor:  # (R, 1 + N, V)

@@ -1,7 +1,7 @@
 """Intersection over union and accuracies of a confusion matrix ``[prediction][truth]``.
 
-For class c, with hits tp_c = C[c][c], truth G_c (column sum, unknown pixels included) and predicted
-P_c (row sum)::
+For class c, with hits ``tp_c = C[c][c]``, truth G_c (column sum, unknown pixels included) and
+predicted P_c (row sum)::
 
     IoU_c = tp_c / (P_c + G_c - tp_c)          accuracy_c = tp_c / G_c
 

@@ -142,7 +142,7 @@ def sg_iou(confusion: np.ndarray, relations: Relations) -> SgIou:
 
 
 def released_credit(confusion: np.ndarray, relations: Relations) -> np.ndarray:
-    """(K,) pixels of credit by the released rule: sum over f of C[f][q] * beta_f."""
+    """(K,) pixels of credit by the released rule: the sum over f of ``C[f][q] * beta_f``."""
     matrix = _same_classes(confusion, relations)
     return _sum_by(relations.child, _released_credit(matrix, relations), relations.num_classes)
 
@@ -197,7 +197,7 @@ def specificity(confusion: np.ndarray, relations: Relations) -> Specificity:
 
 
 def _released_credit(matrix: np.ndarray, relations: Relations) -> np.ndarray:
-    """Credit of each relation (q, f): C[f][q] * (C[f][q] + C[f][f]) / P_f."""
+    """Credit of each relation (q, f): ``C[f][q] * (C[f][q] + C[f][f]) / P_f``."""
     q, f = relations.child, relations.parent
     said = matrix[f, q]
     beta = np.nan_to_num(ratio(said + matrix[f, f], matrix.sum(1)[f]))
@@ -205,7 +205,7 @@ def _released_credit(matrix: np.ndarray, relations: Relations) -> np.ndarray:
 
 
 def _eq6_credit(matrix: np.ndarray, relations: Relations) -> np.ndarray:
-    """Credit of each relation (q, f): its share C[f][q] of P_Q G_q, times the beta of Q."""
+    """Credit of each relation (q, f): its share ``C[f][q]`` of P_Q G_q, times the beta of Q."""
     q, f, num_classes = relations.child, relations.parent, relations.num_classes
     said = matrix[f, q]
     inside = matrix[relations.pair_predicted, relations.pair_true]

@@ -100,6 +100,12 @@ class TextCache:
             self.path.unlink(missing_ok=True)
 
 
+def label_key(label: str, templates: Sequence[str]) -> bytes:
+    """Key of a label's embedding in a text cache."""
+    context = hashlib.sha256("\n".join(templates).encode()).digest()
+    return hashlib.sha256(context + label.encode()).digest()
+
+
 def embed_labels(
     labels: Sequence[str],
     templates: Sequence[str],
@@ -116,8 +122,7 @@ def embed_labels(
     Args:
         chunk: labels that go through the text tower at a time.
     """
-    context = hashlib.sha256("\n".join(templates).encode()).digest()
-    keys = [hashlib.sha256(context + label.encode()).digest() for label in labels]
+    keys = [label_key(label, templates) for label in labels]
     rows = cache.read(list(dict.fromkeys(keys)))
     missing = list(
         {k: label for k, label in zip(keys, labels, strict=True) if k not in rows}.items()
@@ -125,7 +130,8 @@ def embed_labels(
     for start in range(0, len(missing), chunk):
         part = missing[start : start + chunk]
         prompts = [template.replace("{}", label) for _, label in part for template in templates]
-        encoded = encoder.encode_text(prompts).detach().float().cpu().numpy()
+        found = encoder.encode_text(prompts)
+        encoded = found if isinstance(found, np.ndarray) else found.detach().float().cpu().numpy()
         means = encoded.reshape(len(part), len(templates), -1).mean(1)
         means /= np.linalg.norm(means, axis=-1, keepdims=True)
         fresh = {key: row for (key, _), row in zip(part, means, strict=True)}
