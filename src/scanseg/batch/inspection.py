@@ -150,11 +150,12 @@ def contact_sheet(folder: Path, count: int = 20, columns: int = 5) -> Image.Imag
     if run["format"] != "parquet":
         raise InputError("a contact sheet needs segments in Parquet, not in WebDataset archives")
     done = sorted(done_shards(folder))
-    chosen = done if len(done) <= count else [done[i * len(done) // count] for i in range(count)]
+    total = sum(map(plan.size, done))
+    places = [(2 * i + 1) * total // (2 * count) for i in range(count)] if total else []
+    wanted = Counter(done[place // plan.shard_size] for place in places)
     tiles: list[Image.Image] = []
-    for place, shard in enumerate(chosen):
-        wanted = count * (place + 1) // len(chosen) - count * place // len(chosen)
-        tiles += _tiles(folder, run, plan, shard, wanted)
+    for shard, number in wanted.items():
+        tiles += _tiles(folder, run, plan, shard, number)
     if not tiles:
         raise InputError(f"{folder} has no labelled photos yet")
     columns = min(columns, len(tiles))
@@ -216,7 +217,7 @@ def _tile(
     lettering = Lettering(names)
     font = lettering.font(13)
     tile = Image.new("RGB", (_THUMBNAIL + 12, _THUMBNAIL + 52), _PAPER)
-    tile.paste(draw_overlay(small, legend=False), (6, 6))
+    tile.paste(draw_overlay(small, legend=False), (6, 6 + _THUMBNAIL - size[1]))
     draw = ImageDraw.Draw(tile)
     found = ", ".join(lettering.names[p["label"]] for p in parts[:_NAMES]) or "nothing found"
     lines = (f"{row['image']}  {Path(row['key']).name}", found)
