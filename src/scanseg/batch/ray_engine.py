@@ -49,8 +49,7 @@ def run_ray(job: BatchJob, *, address: str | None, actors: int, gpus: float, wat
 
     plan = Plan(job.folder)
     missing = sorted(set(range(plan.shards)) - done_shards(job.folder))
-    if not missing:
-        return
+    missing = missing or [0]  # done, but perhaps by another run: an actor will tell
     threads = job.threads or 1
     local: dict[str, Any] = {
         "num_cpus": actors * threads + 1,  # one for Ray's own tasks
@@ -65,6 +64,8 @@ def run_ray(job: BatchJob, *, address: str | None, actors: int, gpus: float, wat
         )
     except (ConnectionError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address}: start one with ray start") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -73,11 +74,15 @@ def run_ray(job: BatchJob, *, address: str | None, actors: int, gpus: float, wat
             [{"shard": shard} for shard in missing],
             override_num_blocks=min(len(missing), _MOST_BLOCKS),
         )
+
+        class Bound(ShardActor):  # travels by value: a restarted actor needs no object store
+            def __init__(self) -> None:
+                super().__init__(job)
+
         results = shards.map_batches(
-            ShardActor,
-            fn_constructor_args=(job,),
+            Bound,
             batch_size=1,
-            concurrency=min(actors, len(missing)),
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))),
             num_cpus=threads,
             num_gpus=gpus or None,
         )
@@ -108,8 +113,8 @@ class ShardActor:
         for shard in shards:
             error = ""
             try:
+                self._worker = self._worker or Worker(self._job)
                 if not is_done(self._job.folder, shard):
-                    self._worker = self._worker or Worker(self._job)
                     log_shard(self._job.folder, self._worker.do(shard))
             except InputError as problem:  # an exception would make Ray try again
                 error = str(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json as json_text
 import os
 import statistics
@@ -134,6 +135,10 @@ def batch(
     from scanseg.batch.worker import BatchJob
     from scanseg.evaluation.runner import ModelSpec
 
+    if not os.path.exists(source) and (meant := difflib.get_close_matches(source, COMMANDS, n=1)):
+        raise InputError(
+            f"{source} is neither a source of photos nor a command (did you mean {meant[0]!r}?)"
+        )
     opened = open_source(source)
     team = _team(processes, devices)
     job = BatchJob(
@@ -282,6 +287,7 @@ def _dry_run(
         plan = make_plan(source, folder, shard_size, limit=limit, output=job.folder)
         tried = [Numbered(i, item) for i, item in enumerate(plan.sample(_TRIED))]
         with Worker(replace(job, output=name)) as worker:
+            device = str(worker.segmenter.device)
             worker.label(tried[:1])  # the first one also warms up
             seconds, rows = [], None
             for numbered in tried:
@@ -297,7 +303,7 @@ def _dry_run(
         "shards": plan.shards,
         "shard_size": plan.shard_size,
         "processes": len(team),
-        "devices": sorted(set(team)),
+        "devices": [device] if team[0] == "auto" else sorted(set(team)),
         "tried": len(tried),
         "tried_failed": len(rows.rows["quarantine"]),
         "seconds_per_image": each,
@@ -314,7 +320,7 @@ def _dry_run(
         f"{each:.3g} s per photo (median of {len(tried)} tried{failed}, range "
         f"{min(seconds):.3g} to {max(seconds):.3g})\n"
         f"about {_duration(found['seconds'])} if processes do not slow each other down, "
-        f"{_duration(each * plan.shard_size)} per shard\n"
+        f"{_duration(each * plan.size(0))} per shard\n"
         f"about {_bytes(found['bytes'])} of results\n"
         "nothing was written"
     )
@@ -365,13 +371,13 @@ class _Meter:
         text = f"{progress.done} of {progress.images} photos"
         if self._quiet or (now - self._shown < self._pause and not first):
             return
+        self._shown = now
         if first and not self._terminal:
             if not progress.done:
                 return
             text += " were done before"
         elif progress.remaining is not None:
             text += f", {progress.rate:.3g}/s, {_duration(progress.remaining)} left"
-        self._shown = now
         line = f"\r{text:<70}" if self._terminal else f"{text}\n"
         print(line, end="", file=sys.stderr, flush=True)
 
