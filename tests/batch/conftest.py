@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,22 @@ def cut_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder with ten photos and a damaged one."""
-    folder = cut_photos(tmp_path / "photos", 10)
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ten photos and a damaged one; not to be changed."""
+    folder = cut_photos(tmp_path_factory.mktemp("few") / "photos", 10)
     whole = (folder / "004.jpg").read_bytes()
     (folder / "004-damaged.jpg").write_bytes(whole[: len(whole) // 2])
     return folder
+
+
+@pytest.fixture
+def own_photos(photos: Path, tmp_path: Path) -> Path:
+    """The same, for tests that change it."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+@pytest.fixture(scope="session")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with twenty photos."""
+    return cut_photos(tmp_path_factory.mktemp("many") / "photos", 20)

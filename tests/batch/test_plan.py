@@ -52,7 +52,7 @@ def test_another_job_takes_the_folder_only_while_nothing_is_done(
     assert make_plan(open_source(str(source)), out, 4).shards == 2
     assert make_plan(open_source(str(source)), out, 4, limit=5).images == 5
     (out / "images").mkdir()
-    with pytest.raises(InputError, match="another run .limit: 5 there, None here"):
+    with pytest.raises(InputError, match=r"another run \(limit: 5 there, None here"):
         make_plan(open_source(str(source)), out, 4)
 
 

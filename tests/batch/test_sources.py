@@ -65,14 +65,17 @@ def test_csv_manifest_with_words_of_its_own(tmp_path: Path) -> None:
 def test_parquet_manifest(tmp_path: Path) -> None:
     table = pa.table({"path": ["1.jpg", "2.jpg"], "labels": [["cat", "dog"], None]})
     pq.write_table(table, tmp_path / "list.parquet")
-    assert listed(tmp_path / "list.parquet") == [Item("1.jpg", labels=("cat", "dog")), Item("2.jpg")]
+    assert listed(tmp_path / "list.parquet") == [
+        Item("1.jpg", labels=("cat", "dog")),
+        Item("2.jpg"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("file\n1.jpg\n", "no column 'path' .*it has file"),
-        ("path\n1.jpg\n\"\"\n", "row 2: the path is empty"),
+        ('path\n1.jpg\n""\n', "row 2: the path is empty"),
         ("", "no column 'path' .*it has no column"),
         ("path\n\xff.jpg\n", "not UTF-8"),
     ],
