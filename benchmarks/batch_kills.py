@@ -96,7 +96,10 @@ def kill_local(
     for _ in range(kills):
         before = traces(output)
         process = subprocess.Popen(
-            command(photos, output, *more), stderr=subprocess.DEVNULL, start_new_session=True
+            command(photos, output, *more),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         if draw.random() < 0.8:  # the others are killed while they start
             deadline = time.monotonic() + _FIRST
@@ -138,7 +141,9 @@ def _children(parent: int) -> list[int]:
 def kill_ray(photos: Path, output: Path, draw: random.Random) -> int:
     """A Ray job of which one worker is killed in mid-run; how many were killed."""
     process = subprocess.Popen(
-        command(photos, output, "--engine", "ray", "--processes", "2"), stderr=subprocess.DEVNULL
+        command(photos, output, "--engine", "ray", "--processes", "2"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wanted, killed = draw.randint(1, 3), 0
     while process.poll() is None:

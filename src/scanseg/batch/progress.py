@@ -14,6 +14,7 @@ from scanseg.batch.plan import Plan
 from scanseg.batch.tables import done_shards
 
 _WINDOW = 60.0  # seconds over which the rate is taken
+_LOOKING = 50.0  # times as long as a look takes is waited before the next one
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,39 @@ class Watch:
 
     Args:
         folder: the output folder.
-        report: called with what was seen; once more at the end.
-        interval: seconds between two looks.
+        report: called with what was seen; once more at the end. ``None``: never look.
+        interval: seconds between two looks; more if a look takes long.
     """
 
     def __init__(
-        self, folder: Path, report: Callable[[Progress], None], interval: float = 2.0
+        self, folder: Path, report: Callable[[Progress], None] | None, interval: float = 2.0
     ) -> None:
         self._folder, self._report, self._interval = folder, report, interval
         self._seen: deque[tuple[float, int]] = deque()
         self._end = threading.Event()
 
     def __enter__(self) -> Watch:
-        self._plan, self._claims = Plan(self._folder), Claims(self._folder)
-        self._look()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        if self._report is not None:
+            self._plan, self._claims = Plan(self._folder), Claims(self._folder)
+            self._look(self._report)
+            self._thread = threading.Thread(target=self._run, args=(self._report,), daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end.set()
-        self._thread.join()
-        self._look()
+        if self._report is not None:
+            self._end.set()
+            self._thread.join()
+            self._look(self._report)
 
-    def _run(self) -> None:
-        while not self._end.wait(self._interval):
-            self._look()
+    def _run(self, report: Callable[[Progress], None]) -> None:
+        pause = self._interval
+        while not self._end.wait(pause):
+            started = time.monotonic()
+            self._look(report)
+            pause = max(self._interval, _LOOKING * (time.monotonic() - started))
 
-    def _look(self) -> None:
+    def _look(self, report: Callable[[Progress], None]) -> None:
         held, shards = self._claims.held(), done_shards(self._folder)
         done = sum(self._plan.size(s) for s in shards)
         done += sum(count for s, count in held.items() if s not in shards)
@@ -80,4 +86,4 @@ class Watch:
             self._seen.popleft()
         since, before = self._seen[0]
         rate = max(0, done - before) / (now - since) if now > since else 0.0
-        self._report(Progress(done, self._plan.images, len(shards), rate))
+        report(Progress(done, self._plan.images, len(shards), rate))

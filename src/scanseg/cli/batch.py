@@ -155,7 +155,7 @@ def batch(
         if dry_run:
             return _dry_run(job, opened, team, shard_size, limit, as_json=json)
         plan = make_plan(opened, job.folder, shard_size, limit=limit, advance=_listing(quiet=quiet))
-        _run(job, team, engine, address, lease, _Meter(quiet=quiet))
+        _run(job, team, engine, address, lease, None if quiet else _Meter())
     except OSError as error:
         raise InputError(f"{error.filename or output}: {error.strerror or error}") from error
     return _finish(job, plan, as_json=json)
@@ -229,13 +229,13 @@ def _run(
     engine: str,
     address: str | None,
     lease: float,
-    meter: _Meter,
+    meter: _Meter | None,
 ) -> None:
     from scanseg.batch.local import run_here, run_processes
     from scanseg.batch.progress import Watch
     from scanseg.batch.ray_engine import run_ray
 
-    watch = Watch(job.folder, meter.show)
+    watch = Watch(job.folder, None if meter is None else meter.show)
     try:
         if engine == "ray":
             gpus = 1.0 if team[0].startswith("cuda") else 0.0
@@ -246,7 +246,8 @@ def _run(
         else:
             run_processes(job, team, lease=lease, watch=watch)
     finally:
-        meter.end()
+        if meter is not None:
+            meter.end()
 
 
 def _finish(job: BatchJob, plan: Plan, *, as_json: bool) -> int:
@@ -359,8 +360,8 @@ def _cores() -> int:
 class _Meter:
     """Progress on standard error: one line that changes on a terminal, a line now and then else."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._terminal = quiet, sys.stderr.isatty()
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
         self._pause = 0.0 if self._terminal else 30.0
         self._shown = 0.0
         self._first = True
@@ -369,7 +370,7 @@ class _Meter:
         """Show a moment of the job, unless the last one was shown only just now."""
         first, self._first, now = self._first, False, time.monotonic()
         text = f"{progress.done} of {progress.images} photos"
-        if self._quiet or (now - self._shown < self._pause and not first):
+        if now - self._shown < self._pause and not first:
             return
         self._shown = now
         if first and not self._terminal:
@@ -383,7 +384,7 @@ class _Meter:
 
     def end(self) -> None:
         """Leave the line."""
-        if self._terminal and not self._quiet:
+        if self._terminal:
             print(file=sys.stderr)
 
 
