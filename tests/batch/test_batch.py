@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ import pytest
 from PIL import Image
 
 import scanseg
-from scanseg.batch.plan import Plan
+from scanseg.batch.local import run_processes
+from scanseg.batch.plan import Plan, make_plan
+from scanseg.batch.progress import Progress, Watch
+from scanseg.batch.sources import open_source
 from scanseg.batch.tables import done_shards
+from scanseg.batch.worker import BatchJob
 from scanseg.cli import main
+from scanseg.evaluation.runner import ModelSpec
 from scanseg.formats.png import load_indexed_png
 from scanseg.formats.records import decode_rle
 from scanseg.segmenter import Segmenter
+from scanseg.vocabulary import Vocabulary
 
 WORDS = ["cat", "cup", "table"]
 
@@ -266,6 +274,28 @@ def test_a_model_that_fails_on_everything_ends_the_job(
     assert done_shards(tmp_path / "out") == set()
 
 
+def test_processes_that_die_again_and_again_end_the_job(photos: Path, tmp_path: Path) -> None:
+    """They are killed as soon as they are there, as a system short of memory does."""
+    job = BatchJob(str(photos), str(tmp_path), Vocabulary(WORDS), ModelSpec("tiny"))
+    make_plan(open_source(str(photos)), tmp_path, 4)
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.01):
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match=r"died 3 times .*exit code -9, before its first"):
+            run_processes(job, ["cpu", "cpu"], lease=900, watch=Watch(tmp_path, None))
+    finally:
+        ended.set()
+        thread.join()
+    assert multiprocessing.active_children() == []
+
+
 # ------------------------------------------------------------------ looking at it
 
 
@@ -280,6 +310,19 @@ def test_a_dry_run_writes_nothing(
     assert batch(photos, tmp_path / "out", "--dry-run") == 0
     assert "11 photos in 3 shards of 4\n1 process on cpu\n" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_counts_what_everybody_did(job: Path) -> None:
+    (job / "images" / "shard-000001.parquet").unlink()
+    (job / "claims").mkdir(exist_ok=True)
+    (job / "claims" / "000001.0").write_text('{"machine": "elsewhere", "done": 3}')
+    (job / "claims" / "000001.1").write_text('{"machine": "elsewhere", "done": 2}')
+    seen: list[Progress] = []
+    with Watch(job, seen.append):
+        pass
+    assert [(p.done, p.images, p.shards, p.rate) for p in seen] == [(9, 11, 2, 0)] * 2  # 4 + 2 + 3
+    assert seen[0].remaining is None
+    assert Progress(done=10, images=40, shards=1, rate=2.5).remaining == 12
 
 
 def test_inspect(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def test_a_killed_process_loses_its_shard_at_once(tmp_path: Path) -> None:
         claims = Claims(tmp_path)
         assert claims.take(3) is None
         assert claims.held() == {3: 5}
+        assert claims.shard_of(process.pid) == 3
+        assert claims.shard_of(os.getpid()) is None
         process.send_signal(signal.SIGKILL)
         process.wait()
     claim = claims.take(3)

@@ -116,6 +116,15 @@ class Claims:
                     found[int(path.name.partition(".")[0])] = int(_read(path).get("done", 0))
         return found
 
+    def shard_of(self, pid: int) -> int | None:
+        """The shard that a process of this machine works on, or did when it died."""
+        with suppress(OSError):
+            for path in sorted(self._folder.glob("[0-9]*"), key=_order, reverse=True):
+                holder = _read(path)
+                if (holder.get("machine"), holder.get("pid")) == (machine(), pid):
+                    return _order(path)[0]
+        return None
+
     def clean(self) -> None:
         """Remove what is left of processes that died; for a job of which every shard is done."""
         with suppress(OSError):

@@ -76,13 +76,23 @@ def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch:
                     if deaths >= _DEATHS:
                         raise RuntimeError(
                             f"processes died {deaths} times without finishing a shard (exit code "
-                            f"{member.exit_code}); is there enough memory for {len(team)} models? "
-                            "What is done is safe: give the same command again to go on"
+                            f"{member.exit_code}{_where(plan, Claims(job.folder), member)}); is "
+                            f"there enough memory for {len(team)} models? What is done is safe: "
+                            "give the same command again to go on"
                         )
                     member.start()
         finally:
             for member in team:
                 member.stop()
+
+
+def _where(plan: Plan, claims: Claims, member: _Member) -> str:
+    """Which photos a process that died was at, for the message."""
+    shard = claims.shard_of(member.pid)
+    if shard is None:
+        return ", before its first photo"
+    items = plan.items(shard)
+    return f", in shard {shard}, {items[0].item.key} to {items[-1].item.key}"
 
 
 class _Member:
@@ -103,6 +113,7 @@ class _Member:
         )
         self._process.start()
         theirs.close()
+        self.pid = self._process.pid or 0
 
     def is_busy(self) -> bool:
         """Whether it has not come to the end of its work."""
