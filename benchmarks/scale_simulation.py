@@ -1,6 +1,6 @@
 """Jobs of 10^6 to 10^9 photos, simulated: machines, hours, storage, and what gives way first.
 
-    python benchmarks/scale_simulation.py [--seconds-per-image 0.55] [--plot docs/images/scale.png]
+    python benchmarks/scale_simulation.py [--seconds-per-image 0.63] [--plot docs/images/scale.png]
 
 A machine has slots; a slot labels one shard after the other, as ``scanseg batch`` does. Drawn at
 random, with a seed: how long a shard takes, which machines are slow, when a machine fails. A
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 OPERATIONS = 24  # on files per shard: claim 6, commit of two files 14, log 2, release 2
-LISTED_BYTES = 30  # of plan.parquet per photo
+LISTED_BYTES = 3  # of plan.parquet per photo, for names with running numbers
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Cluster:
     images: int
     machines: int
     slots: int = 16
-    seconds: float = 0.55
+    seconds: float = 0.63
     spread: float = 0.3
     shard_size: int = 2048
     shard_seconds: float = 0.1
@@ -59,8 +59,8 @@ class Cluster:
     lease: float = 900.0
     slow_share: float = 0.03
     slow_factor: float = 3.0
-    photo_bytes: int = 150_000
-    result_bytes: int = 3_000
+    photo_bytes: int = 90_000
+    result_bytes: int = 4_000
 
 
 @dataclass(frozen=True)

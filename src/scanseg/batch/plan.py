@@ -7,6 +7,7 @@ source later. Which photos make a shard depends on the list and the shard size a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,10 +19,11 @@ from typing import Any
 from scanseg.batch.sources import Item, Source
 from scanseg.batch.tables import IMAGES, arrow
 from scanseg.contracts import InputError
-from scanseg.storage import file_hash, first_difference, new_file
+from scanseg.storage import first_difference, new_file
 
 FILE = "plan.parquet"
 _ABOUT = b"scanseg_plan"  # key in the metadata: what the list was made from
+_HASH = b"scanseg_hash"  # and of the list itself; noted, because it may have gigabytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Plan:
     Args:
         folder: the output folder.
 
+    Attributes:
+        images: photos of the job.
+        shards: of the job.
+        shard_size: photos per shard; only the last one may have fewer.
+        about: what the list was made from.
+        hash: 16 hexadecimal digits of the list.
+
     Raises:
         InputError: there is no plan, or it is damaged.
     """
@@ -48,6 +57,7 @@ class Plan:
         try:
             self._file = pq.ParquetFile(self.path)
             self.about: dict[str, Any] = json.loads(self._file.schema_arrow.metadata[_ABOUT])
+            self.hash: str = self._file.metadata.metadata[_HASH].decode()
         except FileNotFoundError:
             raise InputError(f"{folder} holds no batch job: it has no {FILE}") from None
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -55,11 +65,6 @@ class Plan:
         self.images: int = self._file.metadata.num_rows
         self.shards: int = self._file.num_row_groups
         self.shard_size: int = self.about["shard size"]
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the list."""
-        return file_hash(self.path)[:16]
 
     def size(self, shard: int) -> int:
         """Photos in a shard; only the last one may have fewer than the others."""
@@ -131,10 +136,13 @@ def make_plan(
         new_file(folder / FILE) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
+        digest = hashlib.sha256(json.dumps(wanted).encode())
         for shard, count in _shards(first, items, shard_size):
             rows = [_row(item) for item in shard]
+            digest.update(json.dumps(rows).encode())
             writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=2**31)
             advance(count)
+        writer.add_key_value_metadata({_HASH: digest.hexdigest()[:16]})
     return Plan(folder)
 
 

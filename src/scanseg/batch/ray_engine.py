@@ -82,7 +82,10 @@ def run_ray(job: BatchJob, *, address: str | None, actors: int, gpus: float, wat
         results = shards.map_batches(
             Bound,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(actors, len(missing)),
+                max_tasks_in_flight_per_actor=1,  # no shards wait behind an actor that died
+            ),
             num_cpus=threads,
             num_gpus=gpus or None,
         )
