@@ -9,8 +9,10 @@ ranges of the ratios of a round:
   plain loop in the same process that reads each photo and labels it, and against one that also
   makes its record (areas, boxes, run lengths). By processor time of the process, which the load of
   other programs hardly moves, and by wall clock.
-* processes: ``scanseg batch`` with one and with two processes, photos per second from the start of
-  the first shard to the end of the last, without the seconds in which models load.
+* processes: ``scanseg batch`` with one and with two processes, photos per second from the moment
+  when all work to that when the first has nothing left to do. On a machine that others use, the
+  second process takes its share from them; so also twice the ratio of processor seconds per photo:
+  what two free cores would give.
 * sizes: bytes read and written per photo, seconds to load.
 """
 
@@ -109,8 +111,8 @@ def overhead(photos: Path, work: Path, preset: str, rounds: int) -> dict[str, An
     return result
 
 
-def rate(photos: Path, output: Path, preset: str, processes: int) -> float:
-    """Photos per second of a job while its processes work."""
+def rate(photos: Path, output: Path, preset: str, processes: int) -> tuple[float, float]:
+    """Of a job while its processes work: photos per second, processor seconds per photo."""
     subprocess.run(
         [
             sys.executable, "-m", "scanseg", "batch", str(photos), "--labels", ",".join(WORDS),
@@ -137,7 +139,9 @@ def rate(photos: Path, output: Path, preset: str, processes: int) -> float:
             began = shard["finished"] - shard["seconds"]
             inside = max(0.0, min(end, shard["finished"]) - max(start, began))
             images += shard["images"] * inside / shard["seconds"]
-    return images / (end - start)
+    shards = [shard for log in logs for shard in log[1:]]  # the first one warms up
+    each = sum(s["processor"] for s in shards) / sum(s["images"] for s in shards)
+    return images / (end - start), each
 
 
 def main() -> None:
@@ -160,16 +164,20 @@ def main() -> None:
             result |= overhead(work / "photos", work, chosen.preset, chosen.rounds)
         if chosen.only != "overhead":
             rates: dict[int, list[float]] = {1: [], 2: []}
+            costs: dict[int, list[float]] = {1: [], 2: []}
             for turn in range(chosen.rounds):
                 for processes in (1, 2) if turn % 2 == 0 else (2, 1):
-                    rates[processes].append(
-                        rate(work / "photos", work / "job", chosen.preset, processes)
-                    )
+                    found = rate(work / "photos", work / "job", chosen.preset, processes)
+                    rates[processes].append(found[0])
+                    costs[processes].append(found[1])
                 load = os.getloadavg()[0]
                 print(f"{rates[1][-1]:.3g}/s, {rates[2][-1]:.3g}/s, load {load}", file=sys.stderr)
             result["1 process, photos/s"] = summary(rates[1])
             result["2 processes, photos/s"] = summary(rates[2])
             result["2 / 1"] = summary([b / a for a, b in zip(rates[1], rates[2], strict=True)])
+            result["2 / 1 on two free cores, from processor seconds"] = summary(
+                [2 * a / b for a, b in zip(costs[1], costs[2], strict=True)]
+            )
             result["load"] = os.getloadavg()
     print(json.dumps(result, indent=1))
 

@@ -75,12 +75,13 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class ShardDone:
-    """What became of a shard."""
+    """What became of a shard: photos, those that failed, seconds by the clock and processor."""
 
     shard: int
     images: int
     failed: int
     seconds: float
+    processor: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +158,17 @@ class Worker:
             RuntimeError: the model failed on every photo of the shard, so not one of them is the
                 cause.
         """
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         found = self.label(self.plan.items(shard), renew)
         commit(self.job.folder, shard, found)
         failed = len(found.rows["quarantine"])
-        return ShardDone(shard, self.plan.size(shard), failed, time.perf_counter() - started)
+        return ShardDone(
+            shard,
+            self.plan.size(shard),
+            failed,
+            time.perf_counter() - started,
+            time.process_time() - processor,
+        )
 
     def label(
         self, items: Sequence[Numbered], renew: Callable[[int], None] = lambda done: None
@@ -307,6 +314,7 @@ def log_shard(folder: Path, done: ShardDone) -> None:
         "images": done.images,
         "failed": done.failed,
         "seconds": round(done.seconds, 3),
+        "processor": round(done.processor, 3),
         "finished": round(time.time(), 3),
     }
     with path.open("a") as file:
