@@ -24,26 +24,36 @@ def kills() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def reference(kills: ModuleType, many_photos: Path, tmp_path: Path) -> Path:
-    """An undisturbed run on twenty photos and a damaged one."""
-    kills.chosen_photos(many_photos, 20, tmp_path / "chosen")
-    kills.run(tmp_path / "chosen", tmp_path / "reference")
-    return tmp_path / "reference"
+@pytest.fixture(scope="module")
+def chosen(kills: ModuleType, many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty photos and a damaged one."""
+    folder = tmp_path_factory.mktemp("kills") / "chosen"
+    kills.chosen_photos(many_photos, 20, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(kills: ModuleType, chosen: Path) -> Path:
+    """An undisturbed run on them."""
+    kills.run(chosen, chosen.with_name("reference"))
+    return chosen.with_name("reference")
 
 
 @pytest.mark.slow
 def test_a_job_that_is_killed_three_times(
-    kills: ModuleType, reference: Path, tmp_path: Path
+    kills: ModuleType, chosen: Path, reference: Path, tmp_path: Path
 ) -> None:
     draw, output = random.Random(0), tmp_path / "output"
-    kills.kill_local(tmp_path / "chosen", output, 3, 0.3, draw)
+    kills.kill_local(chosen, output, 3, 0.3, draw)
     assert kills.differences(reference, output) == []
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_files(kills: ModuleType, reference: Path, tmp_path: Path) -> None:
-    kills.run(tmp_path / "chosen", tmp_path / "output", "--engine", "ray")
+@pytest.mark.timeout(600)
+def test_ray_gives_the_same_files(
+    kills: ModuleType, chosen: Path, reference: Path, tmp_path: Path
+) -> None:
+    kills.run(chosen, tmp_path / "output", "--engine", "ray")
     assert kills.differences(reference, tmp_path / "output") == []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,7 +308,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def log_shard(folder: Path, done: ShardDone) -> None:
     """Note when a shard was done and how fast, in the log of this process."""
-    path = folder / LOG_FOLDER / f"{os.uname().nodename}-{os.getpid()}.jsonl"
+    path = folder / LOG_FOLDER / f"{platform.node()}-{os.getpid()}.jsonl"
     path.parent.mkdir(exist_ok=True)
     entry = {
         "shard": done.shard,
