@@ -56,7 +56,7 @@ def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch:
 
     Raises:
         InputError: what a process said before it stopped.
-        RuntimeError: processes die without doing anything.
+        RuntimeError: a process met a fault, or processes die without doing anything.
     """
     plan = Plan(job.folder)
     team = [
@@ -123,14 +123,17 @@ class _Member:
         """Whether it ended without having come to the end of its work.
 
         Raises:
-            InputError: it said why.
+            InputError: a user's mistake, as it said.
+            RuntimeError: a fault, as it said.
         """
         self.exit_code = self._process.exitcode
         if self.exit_code in (None, 0):
             return False
         with suppress(EOFError):
             if self._messages.poll():
-                raise InputError(self._messages.recv())
+                kind, text = self._messages.recv()
+                raise (InputError if kind == "mistake" else RuntimeError)(text)
+        self._messages.close()
         return True
 
     def stop(self) -> None:
@@ -152,8 +155,11 @@ def _run_member(job: BatchJob, lease: float, first: int, messages: Connection, p
         with Worker(job) as worker:
             _work(worker, Claims(job.folder, lease), first)
     except InputError as error:
-        messages.send(str(error))
+        messages.send(("mistake", str(error)))
         raise SystemExit(2) from error
+    except Exception as error:
+        messages.send(("fault", f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
 
 
 def _end_with(parent: int) -> NoReturn:
