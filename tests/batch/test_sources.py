@@ -118,6 +118,14 @@ def test_a_tar_member_that_is_too_large_or_gone(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_an_archive_that_was_cut_off_since(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.jpg": bytes(20_000)})
+    path.write_bytes(path.read_bytes()[:5000])
+    reader = Reader(open_source(str(path)), PhotoLimits())
+    with pytest.raises(InputError, match="^a.tar: .*get it again"):
+        reader.read(Item("a.tar/1.jpg", "a.tar"))
+
+
 def test_a_hostile_tar_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"../1.jpg": b"one"})
     with pytest.raises(InputError, match="leads out of the folder"):

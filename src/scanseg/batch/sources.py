@@ -127,7 +127,10 @@ class Reader:
             InputError: it cannot be read; the line names its key, never a folder of this machine.
         """
         if item.archive:
-            return self._from_tar(item)
+            try:
+                return self._from_tar(item)
+            except InputError as error:
+                raise InputError(str(error).replace(f"{self._source.root}{os.sep}", "")) from error
         try:
             with open(self._source.root / item.key, "rb") as file:
                 return file.read(self._limits.max_bytes + 1)
