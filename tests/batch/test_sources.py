@@ -122,7 +122,7 @@ def test_an_archive_that_was_cut_off_since(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"1.jpg": bytes(20_000)})
     path.write_bytes(path.read_bytes()[:5000])
     reader = Reader(open_source(str(path)), PhotoLimits())
-    with pytest.raises(InputError, match="^a.tar: .*get it again"):
+    with pytest.raises(InputError, match=r"^a\.tar: .*get it again"):
         reader.read(Item("a.tar/1.jpg", "a.tar"))
 
 
