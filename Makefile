@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 
 DOCS_SITE ?= site
 
-.PHONY: help install demo examples test check lint format docs bench serve parity-l train-embedded-head clean
+.PHONY: help install demo examples test check lint format docs bench bench-batch serve parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ train-embedded-head: install  ## train the shipped head: DATA=dir TEACHERS=dir W
 bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py
 	@test -z "$(WEIGHTS)" || $(BIN)/python benchmarks/stages.py --weights "$(WEIGHTS)"
+
+bench-batch: install  ## batch jobs on your photos, PHOTOS=folder: overhead, two processes, 50 kills
+	@test -n "$(PHOTOS)" || { echo "make: set PHOTOS to a folder with 300 photos"; exit 2; }
+	$(BIN)/python benchmarks/batch_throughput.py --photos "$(PHOTOS)"
+	$(BIN)/python benchmarks/batch_kills.py --photos "$(PHOTOS)"
 
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
