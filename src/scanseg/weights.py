@@ -35,6 +35,7 @@ PARTS: Mapping[str, str] = {
     "region_clip.": "the CLIP that classifies regions and encodes words; both towers",
     "integration.": "the semantic integration module",
     "void": "embedding of 'no object', (D,)",
+    "learnable_shift": "token of contextual shift, (V,); only for shift source 'learnable'",
 }
 """Top-level prefixes of a whole model's state and what is under them."""
 
