@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "train": ("scanseg.cli.train", "train SCAN on your photos: experiments in YAML"),
+    "finetune-clip": ("scanseg.cli.finetune_clip", "region CLIP: mine pairs, fine-tune, fuse"),
+    "ablate": ("scanseg.cli.ablate", "a table of rows over seeds, beside the paper's numbers"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }
 

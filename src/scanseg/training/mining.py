@@ -6,6 +6,7 @@ whose masked crop the region CLIP finds most like it. No label is used.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +37,8 @@ from scanseg.training.pairs import (
     write_shard,
 )
 from scanseg.vocabulary import Vocabulary
-from scanseg.vocabulary.nouns import NounFinder
+from scanseg.vocabulary.nouns import NounFinder, NounList
+from scanseg.weights import fingerprint
 
 SHEET = "contact_sheet.png"
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -143,11 +145,11 @@ class Miner:
         Raises:
             InputError: the photo cannot be read.
         """
-        settings, spoken = self.settings, {}
+        settings = self.settings
+        spoken: dict[str, str] = {}  # noun -> caption
         for sentence in self.sentences(photo):
             for noun in self.nouns(sentence):
                 spoken.setdefault(noun, sentence)
-        self.counts["nouns"] += len(spoken)
         words = list(spoken)
         if not words:
             self.counts["photos without nouns"] += 1
@@ -239,22 +241,37 @@ def mine(
     totals: Counter[str] = Counter()
     for number, start in enumerate(range(0, len(photos), settings.shard)):
         part = photos[start : start + settings.shard]
-        record, counts_file = read_record(output, number), output / f"counts-{number:06d}.json"
-        if record is None or not counts_file.exists():
+        record = read_record(output, number)
+        if record is None:
             miner.counts.clear()
             found = []
             for photo in part:
                 found += _within(miner(photo), settings.per_noun, per_noun, miner.counts)
                 advance()
-            write_json(counts_file, dict(miner.counts))
-            record = write_shard(output, number, found)
+            record = write_shard(output, number, found, miner.counts)
         else:
             for pair in record["pairs"]:
                 per_noun[pair["noun"]] += 1
             for _ in part:
                 advance()
-        totals.update(_json(counts_file))
+        totals.update(record["left out"])
     return _summarise(output, run, totals)
+
+
+def identity(
+    segmenter: Segmenter, photos: Sequence[CaptionedPhoto], parser: str, finder: NounFinder
+) -> dict[str, Any]:
+    """What decides the pairs besides the settings: model, captions, nouns."""
+    words = hashlib.sha256()
+    if isinstance(finder, NounList):
+        words.update("\n".join(sorted(finder.nouns)).encode())
+    said = hashlib.sha256(repr([(p.key, p.captions) for p in photos]).encode())
+    return {
+        "preset": segmenter.recipe.name,
+        "weights": fingerprint(segmenter),
+        "parser": f"{parser} {words.hexdigest()[:16]}",
+        "captions": said.hexdigest()[:16],
+    }
 
 
 def _within(
@@ -272,7 +289,11 @@ def _within(
 
 
 def _summarise(output: Path, run: Mapping[str, Any], totals: Mapping[str, int]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"run": run, "finished": True, "left out": dict(sorted(totals.items()))}
+    summary: dict[str, Any] = {
+        "run": run,
+        "finished": True,
+        "left out": dict(sorted(totals.items())),
+    }
     write_json(output / SUMMARY, summary)
     pairs = PairFolder(output)
     scores = [info.score for info in pairs.infos]
@@ -281,19 +302,14 @@ def _summarise(output: Path, run: Mapping[str, Any], totals: Mapping[str, int]) 
         "pairs": len(pairs),
         "photos with pairs": len({info.image for info in pairs.infos}),
         "different nouns": len(nouns),
-        "score quantiles": {f"{q} %": round(float(np.percentile(scores, q)), 4) for q in _QUANTILES},
+        "score quantiles": {
+            f"{q} %": round(float(np.percentile(scores, q)), 4) for q in _QUANTILES
+        },
         "nouns": dict(sorted(nouns.items(), key=lambda entry: (-entry[1], entry[0]))),
     }
     write_json(output / SUMMARY, summary)
     contact_sheet(pairs, output / SHEET)
     return summary
-
-
-def _json(path: Path) -> dict[str, int]:
-    import json
-
-    found: dict[str, int] = json.loads(path.read_bytes())
-    return found
 
 
 def contact_sheet(pairs: PairFolder, output: Path, *, most: int = 96, columns: int = 12) -> None:

@@ -83,7 +83,9 @@ def masked(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     A pixel inside that happens to have the fill colour becomes one step bluer.
     """
     fill = np.array(FILL, np.uint8)
-    inside = np.where((pixels == fill).all(-1, keepdims=True), fill + np.uint8([0, 0, 1]), pixels)
+    inside = np.where(
+        (pixels == fill).all(-1, keepdims=True), fill + np.array([0, 0, 1], np.uint8), pixels
+    )
     return np.where(mask[..., None], inside, fill)
 
 
@@ -92,11 +94,13 @@ def masked(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------
 
 
-def write_shard(folder: Path, number: int, pairs: Iterable[Pair]) -> dict[str, Any]:
+def write_shard(
+    folder: Path, number: int, pairs: Iterable[Pair], left_out: Mapping[str, int]
+) -> dict[str, Any]:
     """Write a shard and its record; the same pairs give the same bytes.
 
     Returns:
-        The record: bytes, SHA-256, photos' and nouns' counts.
+        The record: bytes, SHA-256, what is known of each pair, and ``left_out``.
     """
     path = folder / (_SHARD.format(number) + ".tar")
     infos = []
@@ -111,6 +115,7 @@ def write_shard(folder: Path, number: int, pairs: Iterable[Pair]) -> dict[str, A
     record = {
         "bytes": path.stat().st_size,
         "sha256": file_hash(path),
+        "left out": dict(left_out),
         "pairs": [asdict(info) for info in infos],
     }
     write_json(path.with_suffix(".json"), record)
