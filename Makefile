@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check lint format bench parity-l train-embedded-head clean
+.PHONY: help install demo test check lint format bench nouns parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ train-embedded-head: install  ## train the shipped head: DATA=dir TEACHERS=dir W
 bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py
 	@test -z "$(WEIGHTS)" || $(BIN)/python benchmarks/stages.py --weights "$(WEIGHTS)"
+
+nouns: install  ## build the shipped list of nouns again (WordNet's files: WORDNET=folder)
+	$(BIN)/python benchmarks/build_nouns.py $(if $(WORDNET),--wordnet "$(WORDNET)")
 
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
