@@ -190,6 +190,8 @@ def test_a_resumed_run_equals_one_that_was_not_cut_short(pairs: Path, tmp_path: 
     assert weights[0] == weights[1]
     logs = [(tmp_path / d / "log" / "metrics.csv").read_text() for d in ("whole", "cut")]
     assert logs[0] == logs[1]
+    train_clip(settings, tmp_path / "cut", resume=True)  # complete: the same once more
+    assert (tmp_path / "cut" / "clip" / "model.safetensors").read_bytes() == weights[0]
 
 
 def test_the_scale_keeps_its_cap(pairs: Path, tmp_path: Path) -> None:

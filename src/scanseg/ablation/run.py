@@ -42,7 +42,7 @@ def run_plan(plan: Plan, output: Path, report: Reporter, *, device: str = "auto"
     Raises:
         InputError: data or weights are missing or do not fit.
     """
-    suite = plan.suite
+    suite, output = plan.suite, output.resolve()  # paths in done.json hold in any folder
     limit = None if suite.budget_minutes is None else time.monotonic() + 60 * suite.budget_minutes
     for place, piece in enumerate(plan.pieces):
         if piece.done(output) is not None:
