@@ -134,6 +134,7 @@ def compare(left: Path, right: Path) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=60)

@@ -45,7 +45,7 @@ def train(
     if dry_run:
         from scanseg.training.run import describe, prepare
 
-        print(describe(prepare(found)))
+        print(describe(prepare(found, encode=False)))
         return EXIT_OK
     folder = Path(output or f"scanseg_training/{found.name or Path(experiment).stem}")
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")

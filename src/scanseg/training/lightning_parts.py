@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from scanseg.contracts import InputError
@@ -186,6 +187,11 @@ class Observer(Callback):
             self.progress(trainer.global_step, total, float(outputs["loss"]))
 
 
+def is_first_process() -> bool:
+    """Whether this process is rank 0, by what launchers put in its environment."""
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
 def make_trainer(
     experiment: Experiment, output: Path, store: CheckpointStore, callbacks: list[Callback]
 ) -> Trainer:
@@ -193,7 +199,9 @@ def make_trainer(
     for name in ("lightning.pytorch", "lightning.fabric"):  # remarks nobody can act on
         logging.getLogger(name).setLevel(logging.WARNING)
     config = experiment.trainer
-    loggers: list[Any] = [CSVLogger(output, name="", version="log")]
+    loggers: list[Any] = [
+        CSVLogger(output, name="", version="log", flush_logs_every_n_steps=config.log_every)
+    ]
     loggers[0].LOGGER_JOIN_CHAR = "-"
     if config.tensorboard:
         loggers.append(TensorBoardLogger(output, name="", version="log"))

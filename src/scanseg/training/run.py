@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from scanseg.contracts import InputError, MissingExtra
+from scanseg.fusion import TermOwners
 from scanseg.segmenter import Segmenter
 from scanseg.storage import atomic_write
 from scanseg.training.checkpoints import CheckpointStore
@@ -49,8 +52,12 @@ class Prepared:
         return parameter_groups(self.stage, self.experiment.optimizer)
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, *, encode: bool = True) -> Prepared:
     """Open data and model.
+
+    Args:
+        encode: read the words with the text tower; without, their embeddings are zeros, which is
+            enough to describe a run and saves minutes for a large CLIP.
 
     Raises:
         InputError: something is missing or does not fit.
@@ -68,9 +75,12 @@ def prepare(experiment: Experiment) -> Prepared:
         raise MissingExtra("train", "training") from error
     sources = open_sources(experiment.data)
     segmenter, start = starting_model(experiment.model)
-    stage = SegmenterStage(
-        segmenter, experiment, sources.words, sources.candidates, experiment.data
-    )
+    if encode:
+        text, owners = segmenter.encode(list(sources.words))
+    else:
+        K = len(sources.words)
+        text, owners = torch.zeros(K, segmenter.clip.joint_width), TermOwners(torch.arange(K), K)
+    stage = SegmenterStage(segmenter, experiment, text, owners, sources.candidates, experiment.data)
     return Prepared(experiment, sources, segmenter, start, stage)
 
 
@@ -99,10 +109,6 @@ def train(
     """
     output = Path(output)
     store = CheckpointStore(output / CHECKPOINTS, experiment.checkpoint.keep)
-    if not resume and (store.steps() or (output / SETTINGS).exists()):
-        raise InputError(
-            f"{output} already holds a run: --resume goes on with it, or choose another"
-        )
     prepared = prepare(experiment)
     require_clip(experiment.model, prepared.start)
     from scanseg.training.lightning_parts import (
@@ -110,11 +116,17 @@ def train(
         Observer,
         StepLoader,
         forget_log_after,
+        is_first_process,
         make_trainer,
         refuse_other_settings,
     )
     from scanseg.training.validation import MODEL, Validation
 
+    taken = bool(store.steps()) or (output / SETTINGS).exists()
+    if taken and not resume and is_first_process():  # the first one may have begun to write
+        raise InputError(
+            f"{output} already holds a run: --resume goes on with it, or choose another"
+        )
     step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
     if checkpoint is not None:
         state = store.read(checkpoint)

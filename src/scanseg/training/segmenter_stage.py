@@ -32,7 +32,9 @@ class SegmenterStage(LightningModule):
     Args:
         segmenter: the model; it is changed in place.
         experiment: settings.
-        words: the classes of all data sets, in the order of the label maps.
+        text: (T, D) embeddings of the classes of all data sets, in the order of the label maps; the
+            first K words are these. Made once: neither words nor CLIP change.
+        owners: the label that each row speaks for.
         candidates: (data sets, K) bool, the classes of each; ``None``: all have all.
         sources: settings of each data set.
     """
@@ -41,7 +43,8 @@ class SegmenterStage(LightningModule):
         self,
         segmenter: Segmenter,
         experiment: Experiment,
-        words: Sequence[str],
+        text: Tensor,
+        owners: TermOwners,
         candidates: Tensor | None,
         sources: Sequence[DataConfig],
     ) -> None:
@@ -50,9 +53,9 @@ class SegmenterStage(LightningModule):
             raise InputError("this stage trains SCAN models: vit_b, vit_l or tiny")
         self.experiment, self.sources = experiment, tuple(sources)
         self.strict_loading = False  # checkpoints hold what trains, not the frozen CLIP
-        text, owners = segmenter.encode(list(words))  # once: neither words nor CLIP change
         if candidates is not None:  # background words of the preset may always be said
-            candidates = nn.functional.pad(candidates, (0, owners.labels - len(words)), value=True)
+            more = owners.labels - candidates.shape[1]
+            candidates = nn.functional.pad(candidates, (0, more), value=True)
         self.segmenter = segmenter.requires_grad_(False)
         self.register_buffer("text", text, persistent=False)
         self.register_buffer("owner", owners.owner, persistent=False)
