@@ -350,7 +350,9 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         return segmenter
     with skip_initialisation():  # every weight is loaded in the next line
         segmenter = build(_config_of(found, folder))
-    load_into(segmenter, tensors, source=str(folder))
+    one_clip = segmenter.region_clip is segmenter.clip  # then its weights are there once
+    shared = ("region_clip.",) if one_clip else ()
+    load_into(segmenter, tensors, source=str(folder), may_miss=shared)
     return segmenter
 
 

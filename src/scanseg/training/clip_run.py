@@ -132,10 +132,6 @@ def train_clip(
 
     output = Path(output)
     store = CheckpointStore(output / CHECKPOINTS, experiment.checkpoint.keep)
-    if not resume and (store.steps() or (output / SETTINGS).exists()):
-        raise InputError(
-            f"{output} already holds a run: --resume goes on with it, or choose another"
-        )
     prepared = prepare_clip(experiment)
     experiment, stage = prepared.experiment, prepared.stage
     from scanseg.training.crop_batches import TrainingCrops, collate_crops
@@ -145,11 +141,17 @@ def train_clip(
         Observer,
         StepLoader,
         forget_log_after,
+        is_first_process,
         make_trainer,
         refuse_other_settings,
     )
     from scanseg.training.pictures import plot_log
 
+    taken = bool(store.steps()) or (output / SETTINGS).exists()
+    if taken and not resume and is_first_process():  # the first one may have begun to write
+        raise InputError(
+            f"{output} already holds a run: --resume goes on with it, or choose another"
+        )
     step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
     if checkpoint is not None:
         state = store.read(checkpoint)
