@@ -128,10 +128,10 @@ def train(
 ) -> int:
     """Fine-tune the image tower of the region CLIP on mined pairs; the text tower is locked.
 
-    Shipped experiments: clip_tiny (a CPU, a minute), clip_vit_b, clip_vit_l (8 GPUs; with fewer:
-    --set trainer.devices=1 trainer.accumulate=1 trainer.batch=32). The output folder gets
-    checkpoints, a log in CSV, curves and clip/, the tower. A run that was killed goes on with
-    --resume as if nothing had happened.
+    Shipped experiments: clip_tiny (a CPU, a minute), clip_vit_b, clip_vit_l (8 GPUs; with one:
+    --set trainer.devices=1 trainer.batch=32). The output folder gets checkpoints, a log in CSV,
+    curves and clip/, the tower. A run that was killed goes on with --resume as if nothing had
+    happened.
 
     Args:
         experiment: a YAML file or the name of a shipped experiment
@@ -155,7 +155,7 @@ def train(
     if dry_run:
         from scanseg.training.clip_run import describe_clip, prepare_clip
 
-        print(describe_clip(prepare_clip(found)))
+        print(describe_clip(prepare_clip(found, describe=True)))
         return EXIT_OK
     from scanseg.training.clip_run import train_clip
 

@@ -60,8 +60,12 @@ class PreparedClip:
     stage: ClipStage
 
 
-def prepare_clip(experiment: Experiment) -> PreparedClip:
+def prepare_clip(experiment: Experiment, *, describe: bool = False) -> PreparedClip:
     """Open pairs and model.
+
+    Args:
+        describe: only to describe the run: the CLIP may be random, and nouns are not read by the
+            text tower, which takes minutes for a large CLIP.
 
     Raises:
         InputError: something is missing or does not fit.
@@ -96,12 +100,17 @@ def prepare_clip(experiment: Experiment) -> PreparedClip:
     if settings.epochs:
         steps = max(1, settings.epochs * len(pairs) // trainer.batch)
         experiment = replace(experiment, trainer=replace(trainer, steps=steps))
+    if experiment.model.weights is None and not describe:  # before minutes of building
+        require_clip(experiment.model, StartingPoint(None, {}, {"region_clip": 1}))
     segmenter, start = starting_model(experiment.model)
-    require_clip(experiment.model, start)
     clip = segmenter.region_clip
-    cache = TextCache(cache_folder() / "text", clip.fingerprint, clip.joint_width)
-    text = embed_labels(pairs.nouns, segmenter.recipe.templates, clip, cache)
-    stage = ClipStage(segmenter, experiment, torch.from_numpy(text))
+    text = torch.zeros(len(pairs.nouns), clip.joint_width)
+    if not describe:
+        require_clip(experiment.model, start)
+        cache = TextCache(cache_folder() / "text", clip.fingerprint, clip.joint_width)
+        found = embed_labels(pairs.nouns, segmenter.recipe.templates, clip, cache)
+        text = torch.from_numpy(found)
+    stage = ClipStage(segmenter, experiment, text)
     return PreparedClip(experiment, pairs, segmenter, start, stage)
 
 
