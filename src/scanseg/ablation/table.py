@@ -15,7 +15,12 @@ from scanseg.ablation.plan import Plan
 from scanseg.ablation.run import counts
 from scanseg.ablation.suite import Suite
 from scanseg.contracts import MissingExtra
-from scanseg.evaluation.published_ablations import NOTES, published_ablation
+from scanseg.evaluation.published_ablations import (
+    ABLATIONS,
+    COLUMNS,
+    NOTES,
+    published_ablation,
+)
 from scanseg.evaluation.report import percent
 from scanseg.evaluation.report_sections import Section, Table, number, signed
 from scanseg.evaluation.scoring import Counted
@@ -91,12 +96,21 @@ class AblationTable:
             "notes": list(self.notes),
         }
 
+    def _all_of_paper(self, name: str) -> str:
+        """The paper's three numbers of a row, for data that is none of its columns."""
+        suite = self.suite
+        if suite.table is None or not suite.row(name).paper:
+            return number(None)
+        row = ABLATIONS[suite.table][suite.row(name).paper]
+        return " / ".join(number(value, 1) for value in row)
+
     def section(self) -> Section:
         """For terminal and Markdown."""
         suite = self.suite
         parts: list[str | Table] = []
-        head = ("row", "mIoU, union", "mIoU, present", "against baseline", "p", "paper")
         for data, cells in zip(suite.data, self.cells, strict=True):
+            paper = "paper" if data.paper else "paper: " + " / ".join(COLUMNS)
+            head = ("row", "mIoU, union", "mIoU, present", "against baseline", "p", paper)
             rows = tuple(
                 (
                     name,
@@ -104,7 +118,7 @@ class AblationTable:
                     _score(cell.scores["miou_present"]),
                     _test(cell.test),
                     "" if cell.test is None else f"{cell.test.p_value:.3f}",
-                    number(cell.paper, 1),
+                    number(cell.paper, 1) if data.paper else self._all_of_paper(name),
                 )
                 for name, cell in cells.items()
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from pathlib import Path
@@ -66,7 +65,6 @@ def ablate(
     from scanseg.evaluation.outputs import json_text, write_all
     from scanseg.evaluation.report_markdown import section_to_markdown
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
     missing = run_plan(
         plan, folder, lambda what: training_progress(what, quiet=quiet), device=device

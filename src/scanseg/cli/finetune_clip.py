@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import logging
 import sys
 import warnings
 from pathlib import Path
@@ -160,10 +159,10 @@ def train(
     from scanseg.training.clip_run import train_clip
 
     folder = Path(output or f"scanseg_training/{found.name or Path(experiment).stem}")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
     with training_progress("fine-tuning", quiet=quiet) as tell:
-        print(train_clip(found, folder, resume=resume, progress=tell))
+        tower = train_clip(found, folder, resume=resume, progress=tell)
+    print(tower)
     return EXIT_OK
 
 

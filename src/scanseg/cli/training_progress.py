@@ -25,7 +25,7 @@ def training_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int,
         TimeRemainingColumn(),
     )
     console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, disable=quiet, refresh_per_second=2) as bar:
+    with Progress(*columns, console=console, disable=quiet, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=None, loss=float("nan"))
 
         def tell(step: int, total: int, loss: float) -> None:
