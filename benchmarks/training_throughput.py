@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,21 +56,18 @@ def step_by_part(experiment: Experiment, repeats: int) -> dict[str, float]:
     optimizer = adamw(parameter_groups(stage, experiment.optimizer), experiment.optimizer)
     photos = TrainingPhotos(prepared.sources, experiment.augmentation, 0)
     size, parts = experiment.trainer.micro_batch, {}
+    clip, layers = segmenter.clip, segmenter.recipe.token_layers
     for number in range(repeats + 1):
-        first = number * size
-        batch = timed(
-            parts, "photos", lambda f=first: collate([photos[f + i] for i in range(size)])
-        )
+        places = range(number * size, (number + 1) * size)
+        batch = timed(parts, "photos", lambda p=places: collate([photos[i] for i in p]))
         targets = targets_of(batch, stage.sources, stage.candidates)
         with torch.no_grad():
-            layers = segmenter.recipe.token_layers
-            clip = segmenter.clip
-            timed(parts, "clip", lambda b=batch: clip.encode_image(b.pixels, layers=layers))
+            timed(parts, "clip", partial(clip.encode_image, batch.pixels, layers=layers))
             images = proposals.prepare(batch.pixels)
-            timed(parts, "backbone", lambda x=images: proposals.backbone_features(x))
-        predictions = timed(parts, "forward (all)", lambda b=batch: stage(b.pixels))
+            timed(parts, "backbone", partial(proposals.backbone_features, images))
+        predictions = timed(parts, "forward (all)", partial(stage, batch.pixels))
         losses = timed(
-            parts, "criterion", lambda p=predictions, t=targets: criterion(p, t, experiment.loss)
+            parts, "criterion", partial(criterion, predictions, targets, experiment.loss)
         )
         optimizer.zero_grad()
         timed(parts, "backward", losses.total.backward)
