@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 
 DOCS_SITE ?= site
 
-.PHONY: help install demo examples test check lint format docs bench bench-batch serve parity-l train-embedded-head clean
+.PHONY: help install demo examples test check lint format docs bench bench-batch nouns serve parity-l train-embedded-head clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-batch: install  ## batch jobs on your photos, PHOTOS=folder: overhead, two
 	@test -n "$(PHOTOS)" || { echo "make: set PHOTOS to a folder with 300 photos"; exit 2; }
 	$(BIN)/python benchmarks/batch_throughput.py --photos "$(PHOTOS)"
 	$(BIN)/python benchmarks/batch_kills.py --photos "$(PHOTOS)"
+
+nouns: install  ## build the shipped list of nouns again (WordNet's files: WORDNET=folder)
+	$(BIN)/python benchmarks/build_nouns.py $(if $(WORDNET),--wordnet "$(WORDNET)")
 
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l

@@ -58,6 +58,7 @@ class ScanConfig:
         recipe: sizes, templates and default settings.
         same_clip: the region classifier is the original CLIP itself (not fine-tuned).
         seed: weights are random with this seed (``tiny``); ``None``: they come from a file.
+        learnable_shift: the model has a trained token for ``shift_source="learnable"``.
     """
 
     clip: str | Mapping[str, Any]
@@ -67,6 +68,7 @@ class ScanConfig:
     recipe: Recipe
     same_clip: bool = False
     seed: int | None = None
+    learnable_shift: bool = False
 
 
 def vit_b() -> ScanConfig:
@@ -183,12 +185,14 @@ def build(config: ScanConfig, *, for_training: bool = False) -> Segmenter:
                 config.integration, joint_width=clip.joint_width, vision_widths=clip.vision_width
             )
         void = torch.randn(clip.joint_width) * clip.joint_width**-0.5
+        token = torch.zeros(region_clip.vision_width) if config.learnable_shift else None
     return Segmenter(
         clip=clip,
         region_clip=region_clip,
         proposals=proposals,
         integration=integration,
         void=void,
+        learnable_shift=token,
         recipe=config.recipe,
         config=config,
     )
@@ -376,7 +380,9 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         return segmenter
     with skip_initialisation():  # every weight is loaded in the next line
         segmenter = build(_config_of(found, folder))
-    load_into(segmenter, tensors, source=str(folder))
+    one_clip = segmenter.region_clip is segmenter.clip  # then its weights are there once
+    shared = ("region_clip.",) if one_clip else ()
+    load_into(segmenter, tensors, source=str(folder), may_miss=shared)
     return segmenter
 
 
@@ -389,10 +395,15 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
         return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
     if segmenter.config is None:
         raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")
+    made = replace(
+        segmenter.config,
+        same_clip=segmenter.region_clip is segmenter.clip,
+        learnable_shift=segmenter.learnable_shift is not None,
+    )
     state = segmenter.state_dict()
-    if segmenter.config.same_clip:
+    if made.same_clip:
         state = {k: v for k, v in state.items() if not k.startswith("region_clip.")}
-    config = {"preset": name, "model": asdict(segmenter.config)}
+    config = {"preset": name, "model": asdict(made)}
     return save_folder(folder, state, config, SCAN_NOTICE)
 
 

@@ -35,6 +35,7 @@ PARTS: Mapping[str, str] = {
     "region_clip.": "the CLIP that classifies regions and encodes words; both towers",
     "integration.": "the semantic integration module",
     "void": "embedding of 'no object', (D,)",
+    "learnable_shift": "token of contextual shift, (V,); only for shift source 'learnable'",
 }
 """Top-level prefixes of a whole model's state and what is under them."""
 
@@ -247,6 +248,16 @@ def load_into(
         for name, target in own.items():
             if name in tensors:
                 target.copy_(tensors[name])
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash of every weight of a model, by name."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save_folder(

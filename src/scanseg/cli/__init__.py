@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("scanseg.cli.batch", "millions of photos: resumable, many processes, Parquet out"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "train": ("scanseg.cli.train", "train SCAN on your photos: experiments in YAML"),
+    "finetune-clip": ("scanseg.cli.finetune_clip", "region CLIP: mine pairs, fine-tune, fuse"),
+    "ablate": ("scanseg.cli.ablate", "a table of rows over seeds, beside the paper's numbers"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
     "export": ("scanseg.cli.export", "a model as ONNX files that take any words"),
 }

@@ -57,7 +57,7 @@ def deliver_comparison(comparison: Comparison, output: str | None, *, as_json: b
     if as_json:
         print(content)
     else:
-        _print_section(comparison_section(comparison))
+        print_section(comparison_section(comparison))
     return EXIT_OK
 
 
@@ -89,7 +89,7 @@ def _print_report(report: Report) -> None:
         print(f"  {name}: {text}")
     scores, *others = sections(report)
     for section in [_classes(report), *others, scores]:
-        _print_section(section)
+        print_section(section)
     for note in report.notes:
         print(f"Note: {note}")
 
@@ -112,7 +112,8 @@ def _classes(report: Report) -> Section:
     return Section("Classes", tuple(parts))
 
 
-def _print_section(section: Section) -> None:
+def print_section(section: Section) -> None:
+    """A heading, its paragraphs and tables on standard output."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scanseg.cli import EXIT_OK
-
-if TYPE_CHECKING:
-    from scanseg.training.config import Experiment
+from scanseg.cli.training_progress import training_progress
 
 
 def train(
@@ -49,30 +45,12 @@ def train(
         return EXIT_OK
     folder = Path(output or f"scanseg_training/{found.name or Path(experiment).stem}")
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
-    print(_with_progress(found, folder, resume, quiet))
-    return EXIT_OK
-
-
-def _with_progress(experiment: Experiment, folder: Path, resume: bool, quiet: bool) -> Path:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from scanseg.training.run import train as run
 
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps, loss {task.fields[loss]:.3f}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, disable=quiet, refresh_per_second=2) as bar:
-        task = bar.add_task("train", total=experiment.trainer.steps, loss=float("nan"))
-
-        def tell(step: int, total: int, loss: float) -> None:
-            bar.update(task, completed=step, loss=loss)
-
-        return run(experiment, folder, resume=resume, progress=tell)
+    with training_progress("training", quiet=quiet) as tell:
+        model = run(found, folder, resume=resume, progress=tell)
+    print(model)
+    return EXIT_OK
 
 
 COMMAND = train

@@ -31,6 +31,11 @@ def comparison_to_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*parts, *map(to_markdown, comparison.reports)])
 
 
+def section_to_markdown(section: Section) -> str:
+    """A section as a page of its own."""
+    return "\n\n".join(_section(section, "#")) + "\n"
+
+
 def _section(section: Section, level: str) -> list[str]:
     drawn = [p if isinstance(p, str) else _table(p) for p in section.parts]
     return [f"{level} {section.title}", *drawn]

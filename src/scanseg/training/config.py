@@ -259,6 +259,7 @@ class ClipStageConfig:
 
     Args:
         pairs: folder of the mined masked crops and nouns.
+        epochs: passes over the pairs, in place of ``trainer.steps``; 0: as many steps as that says.
         shift_source: what replaces background tokens while training (table 6); ``none``: no shift.
         shift_ratio: share of the background tokens.
         shift_layers: after which blocks; empty: the preset's.
@@ -267,11 +268,16 @@ class ClipStageConfig:
     """
 
     pairs: str = ""
+    epochs: int = 0
     shift_source: ShiftSource = "cls"
     shift_ratio: float = 0.15
     shift_layers: tuple[int, ...] = ()
     train_scale: bool = True
     scale_cap: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.scale_cap < 1 or not 0 <= self.shift_ratio <= 1:
+            raise InputError("epochs >= 0, scale_cap >= 1 and shift_ratio in [0, 1] are needed")
 
 
 @dataclass(frozen=True)

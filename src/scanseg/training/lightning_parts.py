@@ -203,6 +203,8 @@ def make_trainer(
         CSVLogger(output, name="", version="log", flush_logs_every_n_steps=config.log_every)
     ]
     loggers[0].LOGGER_JOIN_CHAR = "-"
+    if is_first_process():
+        _keep_rows(loggers[0], output / "log" / METRICS)
     if config.tensorboard:
         loggers.append(TensorBoardLogger(output, name="", version="log"))
     return Trainer(
@@ -226,6 +228,15 @@ def make_trainer(
         enable_model_summary=False,
         default_root_dir=output,
     )
+
+
+def _keep_rows(logger: CSVLogger, path: Path) -> None:
+    """Start a logger, which removes the file of an earlier run, and put that file back."""
+    rows = path.read_bytes() if path.is_file() else b""
+    _ = logger.experiment
+    if rows:
+        with atomic_write(path) as file:
+            file.write(rows)
 
 
 def refuse_other_settings(experiment: Experiment, stored: Mapping[str, Any]) -> None:

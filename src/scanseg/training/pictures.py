@@ -12,7 +12,7 @@ from scanseg.contracts import MissingExtra, Segmentation
 from scanseg.storage import atomic_write
 from scanseg.training.lightning_parts import read_log
 
-CURVES = ("loss", "class", "mask", "dice", "gradient_norm", "rate")
+CURVES = ("loss", "class", "mask", "dice", "agreement", "scale", "gradient_norm", "rate")
 _WIDTH = 480  # pixels of one picture on a sheet
 _GAP = 8
 

@@ -6,7 +6,7 @@ WordNet at run time: the reviewed hierarchies are JSON files of the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -94,14 +94,22 @@ class WordNet:
 
         Plural forms find the singular's meanings.
         """
-        for form in _forms(word, self._irregular):
+        for form in inflections(word, self.irregular):
             if found := self._index.get(form):
                 return found
         return ()
 
+    def entries(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every noun as the index spells it, and the offsets of its meanings."""
+        yield from self._index.items()
+
+    def exact(self, entry: str) -> tuple[int, ...]:
+        """Offsets of the meanings of an entry of the index, spelt exactly so; () if unknown."""
+        return self._index.get(entry, ())
+
     def count(self, word: str, offset: int) -> int:
         """How often the word was met in this meaning in WordNet's tagged texts; 0 if never."""
-        for form in _forms(word, self._irregular):
+        for form in inflections(word, self.irregular):
             if form in self._index:
                 return self._counts.get((form, offset), 0)
         return 0
@@ -176,7 +184,7 @@ class WordNet:
         return counts
 
     @cached_property
-    def _irregular(self) -> dict[str, str]:
+    def irregular(self) -> dict[str, str]:
         """``noun.exc``: irregular plural -> singular."""
         path = self.folder / "noun.exc"
         if not path.is_file():
@@ -231,7 +239,7 @@ def _parse_synset(line: str, offset: int) -> Synset:
     return Synset(offset, lemmas, int(fields[1]), definition, hypernyms)
 
 
-def _forms(word: str, irregular: dict[str, str]) -> list[str]:
+def inflections(word: str, irregular: Mapping[str, str]) -> list[str]:
     """The word as the index may spell it: as it is, in the singular, written as one word."""
     words = word.lower().split()
     forms: list[str] = []

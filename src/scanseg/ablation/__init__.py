@@ -1,0 +1,1 @@
+"""Tables of ablations: rows over seeds, trained, evaluated and set beside the paper's numbers."""
