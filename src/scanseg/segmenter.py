@@ -38,6 +38,16 @@ from scanseg.storage import cache_folder
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.embeddings import TextCache, embed_vocabulary
 
+
+@dataclass(frozen=True)
+class EncodedWords:
+    """A vocabulary that the text tower has read, to be used for many calls of one model."""
+
+    vocabulary: Vocabulary
+    text: Tensor  # (T, D) unit norm
+    owners: TermOwners
+
+
 Words = Sequence[str] | Mapping[str, Sequence[str]] | Vocabulary
 CPU_BATCH, DEVICE_BATCH = 1, 8  # photos of one size at once; batching gains nothing on CPUs
 
@@ -142,6 +152,11 @@ class Segmenter(nn.Module):
         owner = torch.tensor(encoded.owner, device=self.device)
         return torch.from_numpy(encoded.rows).to(self.device), TermOwners(owner, encoded.labels)
 
+    def prepare(self, words: Words) -> EncodedWords:
+        """Words encoded once, for callers that label many photos with the same ones."""
+        vocabulary = Vocabulary.of(words)
+        return EncodedWords(vocabulary, *self.encode(vocabulary))
+
     def ensemble_weights(
         self, text: Tensor, owners: TermOwners, settings: InferenceSettings
     ) -> float | Tensor:
@@ -199,7 +214,7 @@ class Segmenter(nn.Module):
     def __call__(
         self,
         photos: PhotoSource | Photo | Sequence[PhotoSource | Photo],
-        words: Words,
+        words: Words | EncodedWords,
         *,
         settings: InferenceSettings | None = None,
         scores: bool = False,
@@ -209,7 +224,8 @@ class Segmenter(nn.Module):
 
         Args:
             photos: a path, image bytes, a PIL image, an (H, W, 3) uint8 array; or a list of these.
-            words: the labels: a list of strings, ``{"sofa": ["couch"]}``, or a ``Vocabulary``.
+            words: the labels: a list of strings, ``{"sofa": ["couch"]}``, a ``Vocabulary``, or
+                what ``prepare`` made of one of these.
             settings: inference settings for this call; ``None`` takes the model's own.
             scores: keep the evidence for every label, (K, H, W), in the result.
             unknown_below: confidence below which a pixel is unknown; overrides the settings'.
@@ -223,19 +239,18 @@ class Segmenter(nn.Module):
         chosen = settings or self.recipe.settings
         if unknown_below is not None:
             chosen = chosen.replace(unknown_below=unknown_below)
-        vocabulary = Vocabulary.of(words)
-        text, owners = self.encode(vocabulary)
+        encoded = words if isinstance(words, EncodedWords) else self.prepare(words)
         many = isinstance(photos, (list, tuple))
         results = []
         for batch in self._batches(photos if many else [photos]):  # type: ignore[arg-type]
             pixels = torch.stack([resized for _, resized in batch]).to(self.device)
-            found = self.forward(pixels, text, owners, chosen)
+            found = self.forward(pixels, encoded.text, encoded.owners, chosen)
             for i, (photo, _) in enumerate(batch):
                 size = photo.pixels.shape[:2]
                 mapped = label_map(
                     found.scores[i], found.proposals.masks[i], size, keep_scores=scores
                 )
-                results.append(self._result(photo, mapped, vocabulary, chosen))
+                results.append(self._result(photo, mapped, encoded.vocabulary, chosen))
         return results if many else results[0]
 
     def _batches(self, sources: Sequence[Any]) -> Iterator[list[tuple[Photo, Tensor]]]:

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,10 +43,30 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
+    """As :func:`atomic_write`, but whoever comes first wins.
+
+    Raises:
+        FileExistsError: ``path`` exists at the end of the block; it stays as it is.
+    """
+    path = Path(path)
+    with _temporary_beside(path, replace=False) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """The first name, alphabetically, under which two runs were given different values."""
+    names = sorted({*theirs, *ours})
+    return next((name for name in names if theirs.get(name) != ours.get(name)), None)
 
 
 def file_hash(path: str | Path) -> str:
@@ -56,8 +76,8 @@ def file_hash(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of ``path`` that replaces it at the end of the block."""
+def _temporary_beside(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A temporary name in the folder of ``path`` that becomes it at the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -65,7 +85,11 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner may read
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # fails if it exists, also on network file systems
+            temporary.unlink()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -57,6 +57,16 @@ _HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 _HUB_FILES = ["*.json", "*.safetensors", "*.md", "*.txt"]
 
 
+def fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight of the model, its name or its type."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file, atomically, one tensor after the other.
 

@@ -25,7 +25,8 @@ EXIT_OK, EXIT_FAULT, EXIT_MISTAKE, EXIT_SOME_FAILED = 0, 1, 2, 3
 Command = Callable[..., int]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    # name: (module that has COMMAND, or COMMANDS with sub-commands; summary)
+    # name: (module that has COMMAND, or COMMANDS with sub-commands, or both: then a first argument
+    # that is the name of a sub-command means it, and anything else goes to COMMAND; summary)
     "segment": ("scanseg.cli.segment", "label photos with your words"),
     "evaluate": ("scanseg.cli.evaluate", "a model on a data set: scores, intervals, a report"),
     "score": ("scanseg.cli.score", "score anybody's predictions: both mIoUs, SG-IoU, a report"),
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hierarchy": ("scanseg.cli.hierarchy", "parents and synonyms of a label list"),
     "similarity": ("scanseg.cli.similarity", "a similarity file for Open-mIoU"),
     "serve": ("scanseg.cli.serve", "a web page and a REST interface on this machine"),
+    "batch": ("scanseg.cli.batch", "millions of photos: resumable, many processes, Parquet out"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }
@@ -84,9 +86,9 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}{_nearest(name, COMMANDS)}; see scanseg --help")
     module = import_module(COMMANDS[name][0])
-    if hasattr(module, "COMMAND"):
+    nested: dict[str, Command] = getattr(module, "COMMANDS", {})
+    if hasattr(module, "COMMAND") and not (rest and rest[0] in nested):
         return run(module.COMMAND, f"scanseg {name}", rest)
-    nested: dict[str, Command] = module.COMMANDS
     if not rest or rest[0] in ("-h", "--help"):
         print(_nested_overview(name, nested))
         return EXIT_OK if rest else EXIT_MISTAKE

@@ -117,7 +117,7 @@ def segment(
         raise InputError("--explain writes a picture: name a folder with --output")
     words_elsewhere = labels is not None or labels_file is not None
     photo_arguments, words = split_arguments(inputs, words_elsewhere=words_elsewhere)
-    vocabulary = _vocabulary(words, labels, labels_file, background)
+    vocabulary = vocabulary_of(words, labels, labels_file, background)
     changes = given_settings(
         unknown_below=unknown_below,
         semantics=semantics,
@@ -188,9 +188,10 @@ COMMAND = segment
 # -------------------------------------------------------------------------------- words
 
 
-def _vocabulary(
+def vocabulary_of(
     words: Sequence[str], labels: str | None, labels_file: str | None, background: str | None
 ) -> Vocabulary:
+    """The words of a command line: among its arguments, in ``--labels`` or in ``--labels-file``."""
     from scanseg.vocabulary import Vocabulary
 
     chosen: Sequence[str] | Mapping[str, list[str]] = words

@@ -30,6 +30,7 @@ from scanseg.metrics.panoptic import PanopticQuality
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.label_sets import LabelSet, label_set_names, load_label_set
+from scanseg.weights import fingerprint
 
 RECALL_LIMITS = (1, 10, 100)
 _AHEAD = 2  # batches that are read while the model works
@@ -182,7 +183,7 @@ class Evaluator:
             "scanseg": __version__,
             "torch": torch_version,
             "preset": self.segmenter.recipe.name,
-            "weights": _fingerprint(self.segmenter),
+            "weights": fingerprint(self.segmenter),
             "settings": self.settings.to_dict(),
             "device": self.segmenter.device.type,
             "words": hashlib.sha256("\n".join(self.vocabulary.names).encode()).hexdigest()[:16],
@@ -364,13 +365,3 @@ def _start(job: Job, threads: int) -> None:
 def _count_one(key: str) -> Record:
     assert _EVALUATOR is not None
     return next(_EVALUATOR.count([key]))
-
-
-def _fingerprint(segmenter: Segmenter) -> str:
-    """Hash of every weight of the model, by name."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(segmenter.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(values.view(torch.uint8).numpy())
-    return digest.hexdigest()

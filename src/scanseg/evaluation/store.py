@@ -26,6 +26,7 @@ from scanseg.metrics.average_recall import ProposalRecall
 from scanseg.metrics.boundary import BoundaryF
 from scanseg.metrics.confusion import PairCounts, pair_counts_from
 from scanseg.metrics.panoptic import PanopticQuality
+from scanseg.storage import first_difference
 
 _PREFIX = "counts-"
 _VERSION = 1
@@ -224,11 +225,10 @@ def _check_run(path: Path, content: Any, run: Mapping[str, Any], num_classes: in
         raise InputError(f"{path}: not a file of counts of this version; use another --output")
     if content.get("classes") != num_classes or content.get("run") != run:
         theirs = content.get("run") or {}
-        names = {*theirs, *run}
-        differ = sorted(name for name in names if theirs.get(name) != run.get(name)) or ["classes"]
-        was, now = theirs.get(differ[0]), run.get(differ[0])
+        differs = first_difference(theirs, run) or "classes"
+        was, now = theirs.get(differs), run.get(differs)
         raise InputError(
-            f"{path}: these counts are of another run ({differ[0]}: {was} there, {now} here); use "
+            f"{path}: these counts are of another run ({differs}: {was} there, {now} here); use "
             "another --output, or --restart to count again"
         )
 

@@ -1,0 +1,174 @@
+"""The local engine: processes on this machine that share a job, with others elsewhere if need be.
+
+Nothing passes between processes but files in the output folder, so a job may be worked on by any
+number of calls of this engine on any number of machines at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, NoReturn
+
+from scanseg.batch.claims import Claims, in_turn
+from scanseg.batch.plan import Plan
+from scanseg.batch.progress import Watch
+from scanseg.batch.tables import done_shards, is_done
+from scanseg.contracts import InputError
+
+if TYPE_CHECKING:
+    from scanseg.batch.worker import BatchJob, Worker
+
+_WAIT = 1.0  # seconds between looks at shards that others hold
+_DEATHS = 3  # of processes, one after the other without a shard done between them
+
+
+def run_here(job: BatchJob, *, lease: float, watch: Watch) -> None:
+    """Work on a job in this process until every shard is done, by whomever.
+
+    Raises:
+        InputError: see :class:`~scanseg.batch.worker.Worker`.
+    """
+    from scanseg.batch.worker import Worker
+
+    with Worker(job) as worker, watch:
+        _work(worker, Claims(job.folder, lease), first=0)
+
+
+def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch: Watch) -> None:
+    """Work on a job in one new process per device until every shard is done.
+
+    A process that dies is replaced. If that happens again and again without progress, the job
+    stops.
+
+    Args:
+        job: what to do.
+        devices: one entry per process; a device may stand there several times.
+        lease: see :class:`~scanseg.batch.claims.Claims`.
+        watch: follows progress in the meantime.
+
+    Raises:
+        InputError: what a process said before it stopped.
+        RuntimeError: processes die without doing anything.
+    """
+    plan = Plan(job.folder)
+    team = [
+        _Member(job, device, lease, place * plan.shards // len(devices))
+        for place, device in enumerate(devices)
+    ]
+    deaths, done = 0, len(done_shards(job.folder))
+    with watch:
+        try:
+            while any(member.is_busy() for member in team):
+                time.sleep(0.05)
+                for member in team:
+                    if not member.died():
+                        continue
+                    now = len(done_shards(job.folder))
+                    deaths, done = (deaths + 1 if now == done else 1), now
+                    if deaths >= _DEATHS:
+                        raise RuntimeError(
+                            f"processes died {deaths} times without finishing a shard (exit code "
+                            f"{member.exit_code}); is there enough memory for {len(team)} models? "
+                            "What is done is safe: give the same command again to go on"
+                        )
+                    member.start()
+        finally:
+            for member in team:
+                member.stop()
+
+
+class _Member:
+    """A process of the team."""
+
+    def __init__(self, job: BatchJob, device: str, lease: float, first: int) -> None:
+        job = replace(job, model=replace(job.model, device=device))
+        self._arguments = (job, lease, first)
+        self.exit_code: int | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Begin, or begin again."""
+        context = get_context("spawn")
+        self._messages, theirs = context.Pipe(duplex=False)
+        self._process: BaseProcess = context.Process(
+            target=_run_member, args=(*self._arguments, theirs, os.getpid()), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def is_busy(self) -> bool:
+        """Whether it has not come to the end of its work."""
+        return self._process.exitcode != 0
+
+    def died(self) -> bool:
+        """Whether it ended without having come to the end of its work.
+
+        Raises:
+            InputError: it said why.
+        """
+        self.exit_code = self._process.exitcode
+        if self.exit_code in (None, 0):
+            return False
+        with suppress(EOFError):
+            if self._messages.poll():
+                raise InputError(self._messages.recv())
+        return True
+
+    def stop(self) -> None:
+        """End it if it runs; its shard is left to others."""
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join()
+        self._messages.close()
+
+
+def _run_member(job: BatchJob, lease: float, first: int, messages: Connection, parent: int) -> None:
+    """The main function of a process of the team."""
+    import threading
+
+    from scanseg.batch.worker import Worker
+
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        with Worker(job) as worker:
+            _work(worker, Claims(job.folder, lease), first)
+    except InputError as error:
+        messages.send(str(error))
+        raise SystemExit(2) from error
+
+
+def _end_with(parent: int) -> NoReturn:
+    """End this process when its parent was killed, so that no orphan holds a model."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(worker: Worker, claims: Claims, first: int) -> None:
+    """Claim and do shards until all are done; wait for those that others hold."""
+    from scanseg.batch.worker import log_shard
+
+    folder, shards = worker.job.folder, range(worker.plan.shards)
+    if claims.held():  # others are at work: keep out of their way
+        first = secrets.randbelow(len(shards))
+    while missing := set(shards) - done_shards(folder):
+        worked = False
+        for shard in in_turn(missing, first):
+            if is_done(folder, shard) or (claim := claims.take(shard)) is None:
+                continue
+            try:
+                if not is_done(folder, shard):  # its last holder may just have finished
+                    log_shard(folder, worker.do(shard, claim.renew))
+                    worked = True
+            finally:
+                claims.release(claim)
+        if not worked:
+            time.sleep(_WAIT)
