@@ -54,13 +54,25 @@ def in_vocabulary_scores(
     Returns:
         p_in (B, Q, K'), softmax over labels and void, void dropped; p_void (B, Q).
     """
+    probabilities = in_vocabulary_logits(embeddings, text, owners, void, scale).softmax(-1)
+    if void is None:
+        return probabilities, probabilities.new_zeros(probabilities.shape[:-1])
+    return probabilities[..., :-1], probabilities[..., -1]
+
+
+def in_vocabulary_logits(
+    embeddings: Tensor, text: Tensor, owners: TermOwners, void: Tensor | None, scale: float
+) -> Tensor:
+    """(B, Q, K' + 1) scaled cosines with labels and void, or (B, Q, K') where void is ``None``.
+
+    Arguments as for :func:`in_vocabulary_scores`, which is their softmax.
+    """
     unit = F.normalize(embeddings, dim=-1)
     logits = owners.best(scale * unit @ text.T)  # (B, Q, K')
     if void is None:
-        return logits.softmax(-1), logits.new_zeros(logits.shape[:-1])
+        return logits
     nothing = scale * unit @ F.normalize(void, dim=-1)  # (B, Q)
-    probabilities = torch.cat([logits, nothing[..., None]], -1).softmax(-1)
-    return probabilities[..., :-1], probabilities[..., -1]
+    return torch.cat([logits, nothing[..., None]], -1)
 
 
 def region_scores(

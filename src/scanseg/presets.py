@@ -155,8 +155,14 @@ def tiny() -> ScanConfig:
 SCAN_PRESETS = {"vit_b": vit_b, "vit_l": vit_l, "tiny": tiny}
 
 
-def build(config: ScanConfig) -> Segmenter:
-    """The model of a configuration, weights random (seeded) or yet to be loaded."""
+def build(config: ScanConfig, *, for_training: bool = False) -> Segmenter:
+    """The model of a configuration, weights random (seeded) or yet to be loaded.
+
+    Args:
+        config: what to build.
+        for_training: random proposals start where the network itself starts, which learns well but
+            makes proposals that hardly differ.
+    """
     from scanseg.encoders.open_clip import OpenClipEncoder
     from scanseg.proposals.mask2former import Mask2FormerProposals
 
@@ -168,7 +174,7 @@ def build(config: ScanConfig) -> Segmenter:
         if not config.same_clip:
             region_clip = OpenClipEncoder(config.clip, tag=config.clip_tag)
         proposals = Mask2FormerProposals(**config.proposals)
-        if config.seed is not None:
+        if config.seed is not None and not for_training:
             _spread(proposals)
         integration = None
         if config.integration is not None:

@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--set", nargs="+", action="extend", default=[])
     return parser
 
 
@@ -32,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         (["a", "--", "--json", "-x"], ["--", "a", "--json", "-x"]),
         (["a", "--unheard", "b"], ["--unheard", "--", "a", "b"]),
         (["a", "--output"], ["--output", "--", "a"]),
+        (["a", "--set", "x=1", "y=2"], ["--set", "x=1", "y=2", "--", "a"]),
+        (["a", "--set", "x=1", "--set", "y=2"], ["--set", "x=1", "--set", "y=2", "--", "a"]),
+        (["--set", "x=1", "--json", "a"], ["--set", "x=1", "--json", "--", "a"]),
     ],
 )
 def test_order(parser: argparse.ArgumentParser, given: list[str], ordered: list[str]) -> None:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("scanseg.cli.serve", "a web page and a REST interface on this machine"),
     "batch": ("scanseg.cli.batch", "millions of photos: resumable, many processes, Parquet out"),
     "cache": ("scanseg.cli.cache", "show, prune or clear the text cache"),
+    "train": ("scanseg.cli.train", "train SCAN on your photos: experiments in YAML"),
     "convert": ("scanseg.cli.convert", "official checkpoints to a model folder"),
 }
 
@@ -153,8 +154,11 @@ def parser_for(function: Command, program: str) -> Any:
                 help=help_text,
                 metavar=name.upper().rstrip("S") if many else name.upper(),
             )
-        elif str(kind).startswith("list["):  # --compare A B
-            parser.add_argument(option, nargs="+", type=str, default=default, help=help_text)
+        elif str(kind).startswith("list["):  # --set A B, or --set A --set B
+            more = "extend" if isinstance(default, list) else None
+            parser.add_argument(
+                option, nargs="+", action=more, type=str, default=default, help=help_text
+            )
         elif kind is bool and default is False:
             parser.add_argument(option, action="store_true", help=help_text)
         elif default is inspect.Parameter.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from collections.abc import Sequence
 
 
@@ -16,22 +17,31 @@ def options_first(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         return list(arguments)  # nothing but options; one of them may take several values
     options: list[str] = []
     others: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         if argument == "--":
             others += rest
-        elif argument.startswith("-") and argument != "-":
-            options.append(argument)
-            if _takes_value(parser, argument):
-                options += [value for value in [next(rest, None)] if value is not None]
-        else:
+            break
+        if not argument.startswith("-") or argument == "-":
             others.append(argument)
+            continue
+        options.append(argument)
+        values = _values(parser, argument)
+        if values is None and rest:
+            options.append(rest.popleft())
+        while values == "+" and rest and not rest[0].startswith("-"):
+            options.append(rest.popleft())
     return [*options, "--", *others] if others else options
 
 
-def _takes_value(parser: argparse.ArgumentParser, option: str) -> bool:
-    """Whether the next argument belongs to ``option`` (which may be shortened)."""
+def _values(parser: argparse.ArgumentParser, option: str) -> int | str | None:
+    """How many of the next arguments belong to ``option`` (which may be shortened).
+
+    As argparse's ``nargs``: ``None`` is one, ``"+"`` all up to the next option.
+    """
     meant = [a for a in parser._actions if option in a.option_strings] or [
         a for a in parser._actions for name in a.option_strings if name.startswith(option)
     ]
-    return bool(meant) and all(a.nargs is None for a in meant)
+    counts = {a.nargs for a in meant}
+    return counts.pop() if len(counts) == 1 else 0

@@ -1,0 +1,78 @@
+"""``scanseg train``: an experiment -> a trained model folder."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scanseg.cli import EXIT_OK
+
+if TYPE_CHECKING:
+    from scanseg.training.config import Experiment
+
+
+def train(
+    experiment: str,
+    *,
+    set_: list[str] = [],  # noqa: B006  (only read)
+    output: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Train a SCAN model: proposals and semantic integration on a data set, CLIP frozen.
+
+    Experiments are YAML files that state differences only. Shipped ones: tiny (a CPU, minutes),
+    finetune_own_folder, scan_vit_b, scan_vit_l, and one for each row of the paper's tables 3 to 8.
+    The output folder gets checkpoints, a log in CSV, curves, overlays, scores, and model/, which
+    scanseg segment --preset OUTPUT/model reads. A run that was killed goes on with --resume as if
+    nothing had happened. Several devices: --set trainer.devices=4; several machines: torchrun or
+    SLURM, with trainer.nodes.
+
+    Args:
+        experiment: a YAML file or the name of a shipped experiment
+        set_: changes, as KEY.KEY=VALUE: data.root=photos trainer.steps=1000
+        output: folder of the run (default: scanseg_training/NAME)
+        resume: go on from the newest good checkpoint in the output folder
+        dry_run: show resolved settings, data, parameters that train, memory; train nothing
+        quiet: no progress bar
+    """
+    from scanseg.training.config import load_experiment
+
+    found = load_experiment(experiment, set_)
+    if dry_run:
+        from scanseg.training.run import describe, prepare
+
+        print(describe(prepare(found)))
+        return EXIT_OK
+    folder = Path(output or f"scanseg_training/{found.name or Path(experiment).stem}")
+    warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
+    print(_with_progress(found, folder, resume, quiet))
+    return EXIT_OK
+
+
+def _with_progress(experiment: Experiment, folder: Path, resume: bool, quiet: bool) -> Path:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from scanseg.training.run import train as run
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps, loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, disable=quiet, refresh_per_second=2) as bar:
+        task = bar.add_task("train", total=experiment.trainer.steps, loss=float("nan"))
+
+        def tell(step: int, total: int, loss: float) -> None:
+            bar.update(task, completed=step, loss=loss)
+
+        return run(experiment, folder, resume=resume, progress=tell)
+
+
+COMMAND = train

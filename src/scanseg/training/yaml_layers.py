@@ -1,0 +1,126 @@
+"""YAML files that state differences from other files, and changes from a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from scanseg.contracts import InputError
+from scanseg.training.typed_values import nearest
+
+SUFFIX = ".yaml"
+_MAX_BYTES = 2**20
+_MAX_DEPTH = 16
+
+
+def shipped_experiments() -> tuple[str, ...]:
+    """Names of the experiments that scanseg brings along, such as ``tiny``."""
+    names = (path.name for path in _shipped().iterdir())
+    return tuple(sorted(n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX)))
+
+
+def _shipped() -> Any:
+    return resources.files("scanseg") / "configs"
+
+
+def read_layers(source: str, beside: Path, *, depth: int = 0) -> dict[str, Any]:
+    """A file's mapping laid over that of the files it extends.
+
+    Args:
+        source: a YAML file or the name of a shipped experiment.
+        beside: folder in which it is looked for first.
+        depth: how many files led here.
+
+    Raises:
+        InputError: no such file, no YAML mapping, or files extend each other in a circle.
+    """
+    import yaml
+
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{source}: experiments extend each other in a circle")
+    path = _find(source, beside)
+    data = path.read_bytes()
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"{source} is too large to be an experiment")
+    try:
+        values = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{source} must be a mapping of settings")
+    extends = values.pop("extends", [])
+    if not isinstance(extends, (str, list)) or not all(isinstance(e, str) for e in extends):
+        raise InputError(f"{source}: extends must name an experiment")
+    merged: dict[str, Any] = {}
+    for base in [extends] if isinstance(extends, str) else extends:
+        folder = path.parent if isinstance(path, Path) else Path()
+        merged = _merged(merged, read_layers(base, folder, depth=depth + 1))
+    return _merged(merged, values)
+
+
+def _find(source: str, beside: Path) -> Any:
+    for candidate in (beside / source, beside / (source + SUFFIX)):
+        if candidate.is_file():
+            return candidate
+    shipped = _shipped() / (source.removesuffix(SUFFIX) + SUFFIX)
+    if shipped.is_file():
+        return shipped
+    names = shipped_experiments()
+    raise InputError(
+        f"no experiment {source!r}{nearest(source, names)}; give a YAML file or one of "
+        f"{', '.join(names)}"
+    )
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def set_value(values: dict[str, Any], change: str) -> None:
+    """Apply ``a.b=value`` in place.
+
+    Raises:
+        InputError: it has another form, or leads nowhere.
+    """
+    import yaml
+
+    path, equals, text = change.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set takes key.key=value, not {change!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {path}: {text!r} is not a YAML value") from error
+    if keys[0] == "data" and not values.get("data"):
+        values["data"] = [{}]
+    _assign(values, keys, value, path)
+
+
+def _assign(node: Any, keys: list[str], value: Any, path: str) -> None:
+    key, *rest = keys
+    if isinstance(node, list) and not key.isdecimal():
+        for entry in node:
+            _assign(entry, keys, value, path)
+        return
+    place: Any = key
+    if isinstance(node, list):
+        place = int(key)
+        if place >= len(node):
+            raise InputError(f"--set {path}: the list has {len(node)} entries, counted from 0")
+    elif not isinstance(node, dict):
+        raise InputError(f"--set {path}: what stands before .{key} holds no settings")
+    if not rest:
+        node[place] = value
+        return
+    if isinstance(node, dict) and node.get(key) is None:
+        node[key] = {}
+    _assign(node[place], rest, value, path)
