@@ -22,6 +22,7 @@ Importing this module imports neither torch nor any other room.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -48,8 +49,36 @@ Things = Sequence[str] | Literal["all"]
 """Words whose connected regions are segments of their own; "all": every word."""
 
 
+_MOST_TOLD = 1000  # characters of a message; a file may have put a megabyte into it
+_HEAD, _TAIL = 600, 380  # of a longer one: what is wrong stands in front, what to do at the end
+_UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 class InputError(ValueError):
-    """A user's mistake. The message is one line and says what to do; the CLI exits with 2."""
+    """A user's mistake. The message is one line and says what to do; the CLI exits with 2.
+
+    Messages quote names and values out of files that anybody may have written, so line breaks,
+    control characters and changes of the writing direction become escapes, and what is longer than
+    1,000 characters is cut in the middle.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_one_line(str(message)))
+
+
+def _one_line(text: str) -> str:
+    if len(text) > _MOST_TOLD:
+        text = f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _TURNING or unicodedata.category(character) in _UNPRINTABLE:
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 class MissingExtra(InputError, ImportError):  # noqa: N818  (reads better in a traceback)

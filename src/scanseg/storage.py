@@ -12,9 +12,11 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from scanseg.contracts import InputError
 
 _UMASK = threading.Lock()
 
@@ -61,6 +63,43 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | Path, most_bytes: int) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: unreadable, larger than ``most_bytes``, or not JSON.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+    if len(data) > most_bytes:
+        raise InputError(f"{path}: larger than {most_bytes // 2**20} MiB, too large for what it is")
+    try:
+        return parse_json(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def parse_json(
+    data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """The value of a JSON text in UTF-8; ``pairs`` makes objects, as ``json.loads`` has it.
+
+    Raises:
+        InputError: not JSON, nested too deeply, or with a number of thousands of digits.
+    """
+    try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        return json.loads(text, object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise InputError("not JSON of a sensible depth") from error
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})") from error
 
 
 def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:

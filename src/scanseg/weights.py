@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from scanseg.contracts import InputError
-from scanseg.storage import atomic_write, file_hash, write_json
+from scanseg.storage import atomic_write, file_hash, parse_json, read_json, write_json
 
 CONFIG, WEIGHTS, NOTICE = "config.json", "model.safetensors", "NOTICE.md"
 
@@ -133,7 +133,7 @@ class TensorFile(Mapping[str, Tensor]):
                 pass  # checks every bound of the header
             self._file = self.path.open("rb")
             length = int.from_bytes(self._file.read(8), "little")
-            header = json.loads(self._file.read(length))
+            header = parse_json(self._file.read(length))
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(
                 f"{self.path} is not a whole safetensors file ({_one_line(error)}); "
@@ -326,12 +326,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} has no {CONFIG}: it is no model folder, or writing it was cut short"
         )
-    if path.stat().st_size > _CONFIG_LIMIT:
-        raise InputError(f"{path} is too large to be a model's configuration")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({_one_line(error)})") from error
+    config = read_json(path, _CONFIG_LIMIT)
     if not isinstance(config, dict):
         raise InputError(f"{path} must hold a JSON object")
     return config

@@ -4,7 +4,7 @@ The function's signature is the command line and its docstring is the help text,
 place to change. Only the module of the command that runs is imported.
 
 Exit codes: 0 success, 1 a fault of ours, 2 a user's mistake (one line on stderr), 3 finished but
-some inputs failed.
+some inputs failed; 130 after Ctrl-C and 143 after SIGTERM, temporary files removed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any, get_type_hints
 
 from scanseg import __version__
 from scanseg.contracts import InputError
 
 EXIT_OK, EXIT_FAULT, EXIT_MISTAKE, EXIT_SOME_FAILED = 0, 1, 2, 3
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # 128 + the number of the signal, as shells have it
 
 Command = Callable[..., int]
 
@@ -56,15 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         arguments.remove("--debug")
     try:
-        return _dispatch(arguments)
+        with _termination_as_exception():
+            return _dispatch(arguments)
     except InputError as error:
         if debug:
             raise
         print(f"scanseg: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    except _Terminated:
+        print("scanseg: terminated", file=sys.stderr)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         print("scanseg: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our standard output went away (scanseg ... | head): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +87,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_FAULT
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; a kind of Ctrl-C, so that whatever cleans up after one does so here too."""
+
+
+@contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """Inside the block SIGTERM unwinds the stack once; a second one ends the process at once."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # somebody else's process, who decides
+        return
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _dispatch(arguments: list[str]) -> int:

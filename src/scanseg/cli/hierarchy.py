@@ -10,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 from scanseg.contracts import InputError
+from scanseg.storage import read_json
 from scanseg.vocabulary.hierarchy import (
+    MAX_BYTES,
     Hierarchy,
     load_hierarchy,
     parent_key,
@@ -49,7 +51,7 @@ def build(
         raise InputError(f"the folder {output.parent} does not exist")
     label_set = load_label_set(labels)
     dictionary = WordNet(wordnet)
-    picked = {} if senses is None else read_senses(_json(senses), label_set)
+    picked = {} if senses is None else read_senses(read_json(senses, MAX_BYTES), label_set)
     found = candidates(label_set, dictionary, picked)
     _write(output, found.to_json())
     unknown = [n for n, m in meanings(label_set, dictionary, picked).items() if m.synset is None]
@@ -185,15 +187,6 @@ def _about(hierarchy: Hierarchy, label: str) -> list[str]:
         if label in (a, b):
             lines += [f"  not accepted: {key}", f"    {why}"]
     return lines if len(lines) > 1 else [f"{label}: no relation to another label"]
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def _write(path: Path, text: str) -> None:

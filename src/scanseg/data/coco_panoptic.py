@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ from scanseg.data.coco_stuff import PHOTOS
 from scanseg.data.layout import GIB, Archive, Files, Folder, Layout, SplitFacts, Take
 from scanseg.data.pictures import LabelTable, decode_colour, read_bytes
 from scanseg.data.samples import VOID, Panoptic, Sample
+from scanseg.storage import read_json
 
 MAX_JSON_BYTES = 1 * GIB
 
@@ -65,13 +65,12 @@ def read_index(path: Path, classes: Mapping[int, int]) -> dict[str, Segments]:
 
 @lru_cache(maxsize=4)
 def _read_index(
-    path: Path, size: int, _changed: int, classes: tuple[tuple[int, int], ...]
+    path: Path, _size: int, _changed: int, classes: tuple[tuple[int, int], ...]
 ) -> dict[str, Segments]:
-    if size > MAX_JSON_BYTES:
-        raise InputError(f"{path}: {size} bytes are too many for a panoptic JSON")
     index_of = dict(classes)
+    content = read_json(path, MAX_JSON_BYTES)
     try:
-        annotations = json.loads(path.read_bytes())["annotations"]
+        annotations = content["annotations"]
         return {
             str(a["file_name"]).rsplit("/", 1)[-1].removesuffix(".png"): Segments(
                 file=str(a["file_name"]).rsplit("/", 1)[-1],
@@ -87,7 +86,7 @@ def _read_index(
             if isinstance(what, int)
             else f"{path}: not a COCO panoptic file (no {what!r})"
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: not a COCO panoptic file ({error})") from error
 
 

@@ -12,7 +12,7 @@ samples of a split; without lists there is one split, ``all``. ``panoptic.json``
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import ClassVar
 import numpy as np
 
 from scanseg.contracts import InputError
-from scanseg.data.coco_panoptic import Segments, class_index, read_index, read_segments
+from scanseg.data.coco_panoptic import MAX_JSON_BYTES, Segments, class_index, read_index, read_segments
 from scanseg.data.layout import Files, Folder, Layout, SplitFacts
 from scanseg.data.pictures import LabelTable, decode_grey, png_header, read_bytes
 from scanseg.data.samples import Sample
 from scanseg.data.splits import read_keys
+from scanseg.storage import read_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VOIDS = {8: 255, 16: 65535}
@@ -51,9 +52,10 @@ class ClassList:
 
 @lru_cache(maxsize=4)
 def _categories(path: Path, _changed: int, names: tuple[str, ...]) -> dict[int, int]:
+    content = read_json(path, MAX_JSON_BYTES)
     try:
-        categories = json.loads(path.read_bytes())["categories"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        categories = content["categories"]
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a COCO panoptic file ({error})") from error
     return class_index(categories, names, path)
 
@@ -77,7 +79,7 @@ def read_classes(path: Path) -> ClassList:
         if not line.strip():
             continue
         columns = [column.strip() for column in line.split("\t")]
-        if len(columns) < 2 or not columns[0].isdecimal() or not columns[1]:
+        if len(columns) < 2 or not _is_id(columns[0]) or not columns[1]:
             raise InputError(f"{path}: line {number} is not id, tab, name")
         third = columns[2] if len(columns) > 2 else ""
         ids.append(int(columns[0]))
@@ -86,12 +88,16 @@ def read_classes(path: Path) -> ClassList:
     if not names:
         raise InputError(f"{path}: lists no classes")
     for what, values in (("id", ids), ("name", names)):
-        if len(set(values)) < len(values):
-            twice = next(v for i, v in enumerate(values) if v in values[:i])
+        twice = next((v for v, times in Counter(values).items() if times > 1), None)
+        if twice is not None:
             raise InputError(f"{path}: the {what} {twice!r} occurs twice")
     if max(ids) >= VOIDS[16] or VOIDS[8] in ids:
         raise InputError(f"{path}: ids must be below 65535 and not 255, which means void")
     return ClassList(tuple(ids), tuple(names), tuple(prompts))
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 9
 
 
 class FolderLayout(Layout):

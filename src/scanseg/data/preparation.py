@@ -243,7 +243,11 @@ def read_sums(output: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     sums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a list of checksums; delete the file") from error
+    for number, line in enumerate(lines, 1):
         digest, gap, name = line.partition("  ")
         if not gap or not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise InputError(f"{path}: line {number} is not a checksum; delete the file")

@@ -6,7 +6,6 @@ the stored value of a class in the label set (COCO's ids for COCO's sets).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ import numpy as np
 from scanseg.contracts import UNKNOWN, InputError, MissingExtra
 from scanseg.data.pictures import decode_colour, read_bytes
 from scanseg.evaluation.label_maps import Role, Segments
-from scanseg.formats.records import decode_rle
+from scanseg.formats.records import MAX_MASK_PIXELS, decode_rle
+from scanseg.storage import read_json
 
 MAX_JSON_BYTES = 2 * 2**30
+_KEPT_PIXELS = 256 * 2**20  # of the masks of one image, one byte each
 
 
 class PanopticMaps:
@@ -73,7 +74,7 @@ class PanopticMaps:
             classes = {
                 i: self._classes.get(int(s["category_id"]), UNKNOWN) for i, s in listed.items()
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{self._path}: the segments of {key} need id and category_id"
             ) from error
@@ -142,7 +143,7 @@ class MaskMaps:
         Raises:
             InputError: a damaged mask, an unknown category, or masks of different sizes.
         """
-        painted, size = [], self._sizes.get(key)
+        order, size, kept = [], self._sizes.get(key), 0
         for entry in self._entries[key]:
             mask = self._mask(entry, size, key)
             if size is not None and mask.shape != size:
@@ -150,18 +151,28 @@ class MaskMaps:
                     f"{self._path}: a mask of {key} is {_size(mask.shape)}, the image {_size(size)}"
                 )
             size = mask.shape
-            label = self._classes.get(int(entry["category_id"]))
-            if label is None:
-                raise InputError(
-                    f"{self._path}: category {entry['category_id']} is not among the labels"
-                )
-            painted.append((float(entry.get("score", 0)), -int(mask.sum()), label, mask))
+            kept += mask.size  # of many large masks, decode again what would fill the memory
+            again = None if kept > _KEPT_PIXELS else mask
+            order.append((*self._rank(entry, mask), self._label(entry), entry, again))
         if size is None:
             raise InputError(f"{self._path}: {key} has neither a size nor a mask")
         labels = np.full(size, UNKNOWN, np.int32)
-        for _, _, label, mask in sorted(painted, key=lambda p: p[:2]):
-            labels[mask] = label
+        for _, _, label, entry, again in sorted(order, key=lambda o: o[:2]):
+            labels[self._mask(entry, size, key) if again is None else again] = label
         return labels
+
+    def _rank(self, entry: Mapping[str, Any], mask: np.ndarray) -> tuple[float, int]:
+        try:
+            return float(entry.get("score", 0)), -int(mask.sum())
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{self._path}: a score is {entry['score']!r}") from error
+
+    def _label(self, entry: Mapping[str, Any]) -> int:
+        category = entry["category_id"]
+        label = self._classes.get(category) if isinstance(category, int) else None
+        if label is None:
+            raise InputError(f"{self._path}: category {category!r} is not among the labels")
+        return label
 
     def segments(self, key: str) -> Segments:
         """One segment per class of the painted map."""
@@ -170,7 +181,8 @@ class MaskMaps:
     def _key(self, entry: Mapping[str, Any], names: Mapping[Any, tuple[str, Any]]) -> str:
         if "file_name" in entry:
             return _stem(entry["file_name"])
-        found = names.get(entry.get("image_id"))
+        image = entry.get("image_id")
+        found = names.get(image) if isinstance(image, int | str) else None
         if found is None:
             raise InputError(
                 f"{self._path}: image {entry.get('image_id')!r} of an entry is not listed; results "
@@ -188,7 +200,7 @@ class MaskMaps:
             return rasterise(outline, size)
         except MissingExtra:
             raise
-        except (InputError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (InputError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise InputError(f"{self._path}: a mask of {key} is damaged ({error})") from error
 
 
@@ -198,7 +210,18 @@ def rasterise(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.
         from pycocotools import mask as coco
     except ImportError as error:
         raise MissingExtra("eval", "reading COCO polygons") from error
-    parts = coco.frPyObjects([list(map(float, p)) for p in polygons], *size)
+    _check_size(size)
+    outlines = [np.array(list(map(float, polygon))) for polygon in polygons]
+    limits = np.array([[-size[1], -size[0]], [2 * size[1], 2 * size[0]]])  # x, y
+    for points in outlines:  # COCO's code believes whatever it is given
+        if points.size < 6 or points.size % 2 or not np.isfinite(points).all():
+            raise InputError("a polygon needs three or more points of two finite numbers")
+        pairs = points.reshape(-1, 2)
+        if (pairs < limits[0]).any() or (pairs > limits[1]).any():
+            raise InputError("a polygon lies far outside its image")
+    if not outlines:
+        return np.zeros(size, bool)
+    parts = coco.frPyObjects([points.tolist() for points in outlines], *size)
     return coco.decode(coco.merge(parts)).astype(bool)
 
 
@@ -221,7 +244,7 @@ def open_coco(
     Raises:
         InputError: unreadable, not COCO, or with categories that are not among the labels.
     """
-    content = read_json(path)
+    content = read_json(path, MAX_JSON_BYTES)
     if isinstance(content, list):
         content = {"annotations": content}
     entries = content.get("annotations") if isinstance(content, dict) else None
@@ -239,27 +262,16 @@ def image_list(path: Path, images: Any) -> dict[Any, tuple[str, tuple[int, int] 
     found: dict[Any, tuple[str, tuple[int, int] | None]] = {}
     try:
         for image in images or ():
-            size = (int(image["height"]), int(image["width"])) if "height" in image else None
+            size = None
+            if "height" in image:
+                size = int(image["height"]), int(image["width"])
+                _check_size(size)
             found[image["id"]] = (_stem(image["file_name"]), size)
-    except (KeyError, TypeError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: an image needs id, file_name, height and width") from error
     return found
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: unreadable, too large or not JSON.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"{path}: larger than {MAX_JSON_BYTES // 2**30} GiB")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def _classes(
@@ -271,7 +283,7 @@ def _classes(
     index = {name: i for i, name in enumerate(names)}
     try:
         found = {int(c["id"]): index[c["name"]] for c in categories if c["name"] in index}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: a category needs id and name") from error
     if not found:
         raise InputError(
@@ -279,6 +291,11 @@ def _classes(
             f"({categories[0]['name']!r} against {names[0]!r})"
         )
     return found
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if min(size) < 0 or size[0] * size[1] > MAX_MASK_PIXELS:
+        raise InputError(f"an image of {_size(size)}; at most {MAX_MASK_PIXELS} are read")
 
 
 def _stem(file_name: Any) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from scanseg.contracts import InputError
-from scanseg.evaluation.coco_maps import read_json
 from scanseg.metrics.open_miou import check_similarity
+from scanseg.storage import read_json
 from scanseg.vocabulary.wordnet import WordNet
 
 _DIGITS = 4
+_MOST_BYTES = 128 * 2**20  # of a file; one for ADE20K-847 has 5 million bytes
 
 
 def from_embeddings(vectors: np.ndarray) -> np.ndarray:
@@ -57,11 +58,13 @@ def load_similarity(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray,
     Raises:
         InputError: unreadable, not such a file, or without one of the names.
     """
-    content = read_json(Path(path))
+    content = read_json(path, _MOST_BYTES)
     try:
         labels, table = list(content["labels"]), np.array(content["similarity"], np.float64)
         source = str(content["source"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(isinstance(label, str) for label in labels):
+            raise TypeError("a label is no text")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: not a similarity file ({error})") from error
     index = {name: i for i, name in enumerate(labels)}
     missing = [name for name in names if name not in index]

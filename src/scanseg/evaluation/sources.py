@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from scanseg.contracts import InputError
-from scanseg.evaluation.coco_maps import image_list, open_coco, read_json
+from scanseg.evaluation.coco_maps import MAX_JSON_BYTES, image_list, open_coco
 from scanseg.evaluation.label_maps import Coding, PngFolder, Role, Segments
+from scanseg.storage import read_json
 from scanseg.vocabulary.label_sets import LabelSet
 
 _SHOWN = 3  # names in a message
@@ -66,7 +67,7 @@ def open_maps(
         raise InputError(f"{place}: give a folder of label PNGs or a COCO JSON")
     images = None
     if truth is not None and truth.is_file() and truth.suffix.lower() == ".json":
-        content = read_json(truth)
+        content = read_json(truth, MAX_JSON_BYTES)
         images = image_list(truth, content.get("images")) if isinstance(content, dict) else None
     return open_coco(place, labels.names, labels.ids, role, images)
 

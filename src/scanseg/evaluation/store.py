@@ -26,7 +26,7 @@ from scanseg.metrics.average_recall import ProposalRecall
 from scanseg.metrics.boundary import BoundaryF
 from scanseg.metrics.confusion import PairCounts, pair_counts_from
 from scanseg.metrics.panoptic import PanopticQuality
-from scanseg.storage import first_difference
+from scanseg.storage import first_difference, parse_json
 
 _PREFIX = "counts-"
 _VERSION = 1
@@ -99,7 +99,7 @@ class Record:
                 recall.found[:] = content["proposals"]["found"]
                 recall.masks = int(content["proposals"]["masks"])
             return cls(str(content["key"]), pairs, quality, contours, recall)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"not a record of counts ({error})") from error
 
 
@@ -206,7 +206,7 @@ def _read(path: Path, run: Mapping[str, Any], num_classes: int) -> tuple[list[Re
                     f"{path}: line {number + 1} is damaged; delete the file to count again"
                 )
             break
-        content = json.loads(line[9:])
+        content = parse_json(line[9:])
         if whole:
             records.append(Record.from_json(content, num_classes))
         else:
@@ -221,10 +221,11 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _check_run(path: Path, content: Any, run: Mapping[str, Any], num_classes: int) -> None:
-    if not isinstance(content, dict) or content.get("scanseg_counts") != _VERSION:
+    known = isinstance(content, dict) and isinstance(content.get("run"), dict)
+    if not known or content.get("scanseg_counts") != _VERSION:
         raise InputError(f"{path}: not a file of counts of this version; use another --output")
     if content.get("classes") != num_classes or content.get("run") != run:
-        theirs = content.get("run") or {}
+        theirs = content["run"]
         differs = first_difference(theirs, run) or "classes"
         was, now = theirs.get(differs), run.get(differs)
         raise InputError(

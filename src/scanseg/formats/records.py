@@ -6,6 +6,7 @@ without ``pycocotools``; the strings are equal to those of ``pycocotools.mask.en
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ import numpy as np
 
 from scanseg.contracts import UNKNOWN, InputError, Segmentation
 
+MAX_MASK_PIXELS = 120_000_000
+"""Largest mask that is decoded; as large as the largest photo."""
+
+_GROUPS = 12  # of 5 bits, the most that a run length has
 _DIGITS = 6  # of confidences and shares, so that records do not differ in the last bit
 
 
@@ -96,8 +101,8 @@ def encode_crop_rle(
 
 def rle_runs(rle: dict[str, Any]) -> list[tuple[int, int]]:
     """(start, end) of each run inside a mask, counting down the columns."""
-    height, width = rle["size"]
-    edges = np.cumsum(_checked_counts(rle, height, width))
+    _, _, counts = _checked_counts(rle)
+    edges = np.cumsum(counts)
     ends = edges[1::2].tolist()
     return list(zip(edges[: 2 * len(ends) : 2].tolist(), ends, strict=True))
 
@@ -106,22 +111,30 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     """The (H, W) bool mask of a COCO run-length encoding (string, bytes or a list of counts).
 
     Raises:
-        InputError: the counts do not fill the size.
+        InputError: not an encoding, more than 120 million pixels, or the counts do not fill the
+            size.
     """
-    height, width = rle["size"]
-    counts = _checked_counts(rle, height, width)
+    height, width, counts = _checked_counts(rle)
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape(width, height).T
 
 
-def _checked_counts(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
-    counts = rle["counts"]
-    if isinstance(counts, str | bytes):
-        counts = _decompress(counts.encode() if isinstance(counts, str) else counts)
-    counts = np.asarray(counts, dtype=np.int64)
-    if (counts < 0).any() or counts.sum() != height * width:
+def _checked_counts(rle: dict[str, Any]) -> tuple[int, int, np.ndarray]:
+    """Height, width and run lengths, which fill them."""
+    try:
+        height, width = map(operator.index, rle["size"])
+        counts = rle["counts"]
+        if isinstance(counts, str | bytes):
+            counts = _decompress(counts.encode("ascii") if isinstance(counts, str) else counts)
+        counts = np.array(list(map(operator.index, counts)), dtype=np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"not a run-length encoding with size and counts ({error})") from error
+    total = height * width
+    if height < 0 or width < 0 or total > MAX_MASK_PIXELS:
+        raise InputError(f"a mask of {height} x {width} pixels; at most {MAX_MASK_PIXELS} are read")
+    if ((counts < 0) | (counts > total)).any() or int(counts.sum()) != total:
         raise InputError(f"run lengths of a mask must add up to {height} x {width} pixels")
-    return counts
+    return height, width, counts
 
 
 def _parts(segmentation: Segmentation) -> list[_Part]:
@@ -207,6 +220,8 @@ def _decompress(text: bytes) -> list[int]:
         group = character - 48
         number |= (group & 31) << shift
         shift += 5
+        if shift > 5 * _GROUPS:
+            raise ValueError("a run length of more than 60 bits")
         if group & 32:
             continue
         if group & 16:

@@ -12,7 +12,7 @@ from scanseg.training.typed_values import nearest
 
 SUFFIX = ".yaml"
 _MAX_BYTES = 2**20
-_MAX_DEPTH = 16
+_MAX_FILES = 64  # that one experiment extends, itself included
 
 
 def shipped_experiments() -> tuple[str, ...]:
@@ -25,29 +25,34 @@ def _shipped() -> Any:
     return resources.files("scanseg") / "configs"
 
 
-def read_layers(source: str, beside: Path, *, depth: int = 0) -> dict[str, Any]:
+def read_layers(source: str, beside: Path) -> dict[str, Any]:
     """A file's mapping laid over that of the files it extends.
 
     Args:
         source: a YAML file or the name of a shipped experiment.
         beside: folder in which it is looked for first.
-        depth: how many files led here.
 
     Raises:
         InputError: no such file, no YAML mapping, or files extend each other in a circle.
     """
-    import yaml
+    return _read_layers(source, beside, (), [])
 
-    if depth > _MAX_DEPTH:
-        raise InputError(f"{source}: experiments extend each other in a circle")
+
+def _read_layers(
+    source: str, beside: Path, trail: tuple[Any, ...], opened: list[Any]
+) -> dict[str, Any]:
+    """``read_layers`` of a file that those of ``trail`` led to, ``opened`` being all so far."""
     path = _find(source, beside)
-    data = path.read_bytes()
+    if path in trail:
+        raise InputError(f"{source}: experiments extend each other in a circle")
+    opened.append(path)
+    if len(opened) > _MAX_FILES:
+        raise InputError(f"{source}: an experiment is made of more than {_MAX_FILES} files")
+    with path.open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise InputError(f"{source} is too large to be an experiment")
-    try:
-        values = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    values = parse_yaml(data, source)
     if values is None:
         values = {}
     if not isinstance(values, dict):
@@ -58,8 +63,33 @@ def read_layers(source: str, beside: Path, *, depth: int = 0) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for base in [extends] if isinstance(extends, str) else extends:
         folder = path.parent if isinstance(path, Path) else Path()
-        merged = _merged(merged, read_layers(base, folder, depth=depth + 1))
+        merged = _merged(merged, _read_layers(base, folder, (*trail, path), opened))
     return _merged(merged, values)
+
+
+def parse_yaml(text: bytes | str, source: str) -> Any:
+    """Plain values of a YAML text, without anchors and aliases.
+
+    A few lines of aliases can stand for more values than fit into memory, and nothing here needs
+    them: ``extends`` shares settings.
+
+    Raises:
+        InputError: not YAML, with tags, aliases, dates that do not exist or numbers without end.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not read: write the values out, or use extends")
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Loader)
+    except RecursionError as error:
+        raise InputError(f"{source} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _find(source: str, beside: Path) -> Any:
@@ -90,16 +120,11 @@ def set_value(values: dict[str, Any], change: str) -> None:
     Raises:
         InputError: it has another form, or leads nowhere.
     """
-    import yaml
-
     path, equals, text = change.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise InputError(f"--set takes key.key=value, not {change!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {path}: {text!r} is not a YAML value") from error
+    value = parse_yaml(text, f"--set {path}: {text!r}")
     if keys[0] == "data" and not values.get("data"):
         values["data"] = [{}]
     _assign(values, keys, value, path)

@@ -67,7 +67,7 @@ class TextCache:
                         vector = np.frombuffer(blob, dtype="<f4")
                         if vector.shape == (self.width,) and np.isfinite(vector).all():
                             found[key] = vector.astype(np.float32)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:  # or a row of another kind
             self._ignore(error)
             return {}
         return found

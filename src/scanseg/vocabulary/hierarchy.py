@@ -35,7 +35,7 @@ from scanseg.vocabulary.hierarchy_checks import KEYS, examine, pairs
 Relations = Mapping[str, tuple[str, ...]]
 
 _FOLDER = files("scanseg.vocabulary").joinpath("hierarchies")
-_MAX_BYTES = 16 * 2**20
+MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ def read_hierarchy_bytes(name: str | Path) -> bytes:
         raise InputError(
             f"no hierarchy {str(name)!r}: give one of {', '.join(hierarchy_names())} or a JSON file"
         )
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; that is no hierarchy")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; that is no hierarchy")
     return path.read_bytes()
 
 

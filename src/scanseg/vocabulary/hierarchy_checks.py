@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from scanseg.contracts import InputError
+from scanseg.storage import parse_json
 
 Level = Literal["error", "warning", "note"]
 
@@ -63,9 +66,9 @@ def examine(raw: bytes) -> tuple[dict[str, Any], list[Problem]]:
         return content
 
     try:
-        content = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        return {}, [Problem("error", f"not JSON: {error}")]
+        content = parse_json(raw, unique)
+    except InputError as error:
+        return {}, [Problem("error", str(error))]
     if not isinstance(content, dict):
         return {}, [Problem("error", "expected one JSON object with labels, parents and synonyms")]
     problems += _unknown_keys(content)
@@ -121,7 +124,7 @@ def _check_names(content: Mapping[str, Any]) -> Iterator[str]:
     labels = content["labels"]
     known = set(labels)
     if len(known) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+        twice = next(label for label, times in Counter(labels).items() if times > 1)
         yield f"the label {twice!r} occurs twice in 'labels'"
     for key in ("parents", "synonyms"):
         for label, others in content.get(key, {}).items():
@@ -140,7 +143,7 @@ def _check_relations(content: Mapping[str, Any]) -> Iterator[str]:
             if label in others:
                 yield f"{label!r} is its own {key}"
             if len(set(others)) != len(others):
-                twice = next(o for o in others if others.count(o) > 1)
+                twice = next(o for o, times in Counter(others).items() if times > 1)
                 yield f"{label!r} lists the {key} {twice!r} twice"
     same = {frozenset(pair) for pair in pairs(synonyms)}
     for child, parent in pairs(parents):
@@ -163,17 +166,19 @@ def _cycle(parents: Mapping[str, Sequence[str]]) -> list[str]:
     done: set[str] = set()
     for start in parents:
         path: list[str] = []
+        on_path: set[str] = set()
         stack = [(start, iter(parents.get(start, ())))] if start not in done else []
         while stack:
             label, above = stack[-1]
             if not path or path[-1] != label:
                 path.append(label)
+                on_path.add(label)
             parent = next((p for p in above if p not in done), None)
             if parent is None:
                 done.add(label)
                 stack.pop()
-                path.pop()
-            elif parent in path:
+                on_path.remove(path.pop())
+            elif parent in on_path:
                 return [*path[path.index(parent) :], parent]
             else:
                 stack.append((parent, iter(parents.get(parent, ()))))

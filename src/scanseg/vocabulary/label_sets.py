@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from scanseg.contracts import InputError
+from scanseg.storage import parse_json
 
 Kind = Literal["thing", "stuff"]
 
@@ -166,10 +168,10 @@ def read_label_set(path: Path) -> LabelSet:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; that is no label list")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else _lines(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable label list ({error})") from error
     try:
+        content = parse_json(text) if path.suffix.lower() == ".json" else _lines(text)
         return _parse(content, path.stem)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -185,7 +187,7 @@ def _lines(text: str) -> list[dict[str, Any]]:
     classes: list[dict[str, Any]] = []
     for line in filter(str.strip, text.splitlines()):
         columns = [column.strip() for column in line.split("\t")]
-        if len(columns) > 1 and columns[0].isdecimal():
+        if len(columns) > 1 and columns[0].isdecimal() and len(columns[0]) < 10:
             classes.append({"id": int(columns[0]), "name": columns[1]})
         else:
             classes.append({"name": columns[0]})
@@ -268,7 +270,8 @@ def _first(name: str) -> str:
 def _plain_prompts(names: Sequence[str]) -> tuple[str, ...]:
     """The first word group of each name; the whole name where that would not be unique."""
     first = [_first(name) for name in names]
-    return tuple(f if first.count(f) == 1 else name for f, name in zip(first, names, strict=True))
+    times = Counter(first)
+    return tuple(f if times[f] == 1 else name for f, name in zip(first, names, strict=True))
 
 
 def _first_twice(values: Iterable[Any]) -> list[Any]:
