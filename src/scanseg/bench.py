@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scanseg import segmenter as method
 from scanseg.contracts import Segmentation
 from scanseg.formats.photos import Photo, read_photo
-from scanseg.fusion import TermOwners
+from scanseg.fusion import TermOwners, label_map
 from scanseg.recipe import Resize
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary import Vocabulary
@@ -261,9 +261,8 @@ def by_labels(
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         text = torch.from_numpy(rows).to(segmenter.device)
         owners = TermOwners(torch.arange(count, device=segmenter.device), count)
-        found[count] = _median(
-            segmenter, lambda t=text, o=owners: _call(segmenter, photo, t, o), repeat
-        )
+        call = functools.partial(_call, segmenter, photo, text, owners)
+        found[count] = _median(segmenter, call, repeat)
     return found
 
 
@@ -299,7 +298,7 @@ def _pixels(segmenter: Segmenter, photo: Photo) -> Tensor:
 @torch.inference_mode()
 def _call(segmenter: Segmenter, photo: Photo, text: Tensor, owners: TermOwners) -> None:
     found = segmenter.forward(_pixels(segmenter, photo), text, owners, segmenter.recipe.settings)
-    method.label_map(found.scores[0], found.proposals.masks[0], photo.pixels.shape[:2])
+    label_map(found.scores[0], found.proposals.masks[0], photo.pixels.shape[:2])
 
 
 def _median(segmenter: Segmenter, work: Callable[[], None], repeat: int) -> float:

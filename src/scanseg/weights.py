@@ -250,16 +250,6 @@ def load_into(
                 target.copy_(tensors[name])
 
 
-def fingerprint(module: nn.Module) -> str:
-    """Hash of every weight of a model, by name."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(values.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def save_folder(
     folder: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any], notice: str
 ) -> Path:
