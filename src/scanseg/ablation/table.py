@@ -123,13 +123,13 @@ class AblationTable:
             images = max((c.test.images for c in cells.values() if c.test), default=0)
             parts += [
                 f"{data.title}" + (f", {images} images" if images else ""),
-                Table(head, rows),
+                Table(head, rows, text=(5,)),
             ]
         parts.append(
             f"mIoU in percent, mean over {len(suite.seeds)} seed(s), after ± the standard "
-            "deviation over seeds; union: classes in truth or prediction, present: in the truth. Difference: "
-            f"points of union against {suite.base.name} with a 95 % interval and p, by a paired "
-            f"bootstrap over images ({suite.replicates} replicates), the counts of all seeds added "
+            "deviation over seeds; union: classes in truth or prediction, present: in the truth. "
+            f"Difference: points of union against {suite.base.name} with a 95 % interval and p, by a "
+            f"paired bootstrap over images ({suite.replicates} replicates), the counts of all seeds added "
             "up; it says nothing about other seeds. Paper: SCAN ViT-L as printed, trained on "
             "COCO-Stuff; three numbers are ADE-150/ADE-847/PC-59. Only comparable with a run of "
             "that size on that data."
