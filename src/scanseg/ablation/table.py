@@ -101,7 +101,7 @@ class AblationTable:
         if suite.table is None or not suite.row(name).paper:
             return number(None)
         row = ABLATIONS[suite.table][suite.row(name).paper]
-        return "/".join(number(value, 1) for value in row)
+        return " / ".join(number(value, 1) for value in row)
 
     def section(self) -> Section:
         """For terminal and Markdown."""
@@ -128,11 +128,11 @@ class AblationTable:
         parts.append(
             f"mIoU in percent, mean over {len(suite.seeds)} seed(s), after ± the standard "
             "deviation over seeds; union: classes in truth or prediction, present: in the truth. "
-            f"Difference: points of union against {suite.base.name} with a 95 % interval and p, by a "
-            f"paired bootstrap over images ({suite.replicates} replicates), the counts of all seeds added "
-            "up; it says nothing about other seeds. Paper: SCAN ViT-L as printed, trained on "
-            "COCO-Stuff; three numbers are ADE-150/ADE-847/PC-59. Only comparable with a run of "
-            "that size on that data."
+            f"Difference: points of union against {suite.base.name} with a 95 % interval and p, "
+            f"by a paired bootstrap over images ({suite.replicates} replicates), the counts of "
+            "all seeds added up; it says nothing about other seeds. Paper: SCAN ViT-L as "
+            "printed, trained on COCO-Stuff; three numbers are ADE-150 / ADE-847 / PC-59. Only "
+            "comparable with a run of that size on that data."
         )
         return Section(suite.title or suite.name, (*parts, *self.notes))
 
