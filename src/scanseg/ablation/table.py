@@ -17,7 +17,6 @@ from scanseg.ablation.suite import Suite
 from scanseg.contracts import MissingExtra
 from scanseg.evaluation.published_ablations import (
     ABLATIONS,
-    COLUMNS,
     NOTES,
     published_ablation,
 )
@@ -108,14 +107,13 @@ class AblationTable:
         """For terminal and Markdown."""
         suite = self.suite
         parts: list[str | Table] = []
+        head = ("row", "union", "present", "difference", "p", "paper")
         for data, cells in zip(suite.data, self.cells, strict=True):
-            paper = "paper" if data.paper else "paper: " + " / ".join(COLUMNS)
-            head = ("row", "mIoU, union", "mIoU, present", "against baseline", "p", paper)
             rows = tuple(
                 (
                     name,
                     _score(cell.scores["miou_union"]),
-                    _score(cell.scores["miou_present"]),
+                    number(cell.scores["miou_present"].mean),
                     _test(cell.test),
                     "" if cell.test is None else f"{cell.test.p_value:.3f}",
                     number(cell.paper, 1) if data.paper else self._all_of_paper(name),
@@ -125,14 +123,16 @@ class AblationTable:
             images = max((c.test.images for c in cells.values() if c.test), default=0)
             parts += [
                 f"{data.title}" + (f", {images} images" if images else ""),
-                Table(head, rows),
+                Table(head, rows, text=(5,)),
             ]
         parts.append(
-            f"Percent: mean and standard deviation over {len(suite.seeds)} seed(s). Against "
-            f"{suite.base.name}: points of mIoU (union) with a 95 % interval and p by a paired "
-            f"bootstrap over images ({suite.replicates} replicates), the counts of all seeds added "
-            "up; it says nothing about other seeds. Paper: SCAN ViT-L as printed, trained on "
-            "COCO-Stuff; only comparable with a run of that size on that data."
+            f"mIoU in percent, mean over {len(suite.seeds)} seed(s), after ± the standard "
+            "deviation over seeds; union: classes in truth or prediction, present: in the truth. "
+            f"Difference: points of union against {suite.base.name} with a 95 % interval and p, "
+            f"by a paired bootstrap over images ({suite.replicates} replicates), the counts of "
+            "all seeds added up; it says nothing about other seeds. Paper: SCAN ViT-L as "
+            "printed, trained on COCO-Stuff; three numbers are ADE-150 / ADE-847 / PC-59. Only "
+            "comparable with a run of that size on that data."
         )
         return Section(suite.title or suite.name, (*parts, *self.notes))
 
