@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 """Pages in the order of the navigation; those that do not exist (yet) are passed over."""
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+ROLE = re.compile(r":(?:class|func|meth|mod|attr):\s*(?=<code)")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -112,6 +113,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
 
     parts = FENCE.split(markdown)
     return "".join(p if p.startswith("```") else LINK.sub(rewrite, p) for p in parts)
+
+
+def on_page_content(html: str, *, page: Any, config: Any, files: Files) -> str:
+    """Take the roles of another mark-up (``:class:``) out of the API reference."""
+    return ROLE.sub("", html) if page.file.src_uri.startswith("api/") else html
 
 
 def rooms() -> dict[str, list[str]]:
