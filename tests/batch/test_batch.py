@@ -397,6 +397,7 @@ def test_merge_of_different_runs(job: Path, photos: Path, tmp_path: Path) -> Non
         (["photos", "--labels", "a", "--output", "x", "--address", "a"], "add --engine ray"),
         (["photos", "--labels", "a", "--output", "x", "--devices", ","], "names no device"),
         (["photos", "--labels", "a"], "required: output"),
+        (["photos", "--labels", "a", "--output", "photos/"], "would mix with the photos"),
     ],
 )
 def test_mistakes_are_one_line(

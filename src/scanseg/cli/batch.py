@@ -140,6 +140,8 @@ def batch(
             f"{source} is neither a source of photos nor a command (did you mean {meant[0]!r}?)"
         )
     opened = open_source(source)
+    if opened.path == Path(os.path.abspath(output)):
+        raise InputError(f"results in {output} would mix with the photos: choose another --output")
     team = _team(processes, devices)
     job = BatchJob(
         source=str(opened.path),
