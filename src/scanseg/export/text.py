@@ -97,10 +97,11 @@ def write_text_tower(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
 
 
 def write_words(segmenter: Segmenter, vocabulary: Vocabulary, folder: Path) -> dict[str, Any]:
-    """Write ``words.npz``: the embeddings of these words and of the preset's decoys."""
+    """Write ``words.npz``: these words, the preset's decoys, and what stands beside one alone."""
     recipe: Recipe = segmenter.recipe
     templates = vocabulary.templates or recipe.templates
-    words = list(dict.fromkeys([*vocabulary.terms().prompts, *recipe.decoys]))
+    alone = Vocabulary(vocabulary.names[:1], background=()).terms().prompts
+    words = list(dict.fromkeys([*vocabulary.terms().prompts, *recipe.decoys, *alone]))
     encoder = segmenter.region_clip
     cache = TextCache(None, encoder.fingerprint, encoder.joint_width)
     rows = embed_labels(words, templates, encoder, cache)
