@@ -48,6 +48,12 @@ bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder a
 	$(BIN)/python benchmarks/embedded_latency.py
 	@test -z "$(WEIGHTS)" || $(BIN)/python benchmarks/stages.py --weights "$(WEIGHTS)"
 
+fuzz: install  ## hostile inputs over every parser: SECONDS=60 SEED=0, or INPUTS=10000
+	$(BIN)/python benchmarks/fuzz_parsers.py --seed $(or $(SEED),0) $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
+
+endurance: install  ## memory, file handles and temporary files over thousands of photos
+	$(BIN)/python benchmarks/endurance.py
+
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l
 

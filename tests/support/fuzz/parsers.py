@@ -281,11 +281,10 @@ def _manifest(name: str) -> Callable[[bytes, Path], object]:
         plan = make_plan(source, folder / "out", 4, limit=50)
         reader = Reader(source, PhotoLimits())
         try:
-            for number, item in enumerate(plan.items(0)):
+            for numbered in plan.items(0):
                 with contextlib.suppress(InputError):  # goes to the quarantine
-                    Vocabulary(item.labels or NAMES)
-                    reader.read(item)
-                assert number < 4
+                    Vocabulary(numbered.item.labels or NAMES)
+                    reader.read(numbered.item)
         finally:
             reader.close()
         return plan.images
