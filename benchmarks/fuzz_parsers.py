@@ -42,7 +42,9 @@ def main() -> int:
         keep=chosen.keep, advance=advance,
     )  # fmt: skip
     print(f"seed {chosen.seed}, Python {platform.python_version()}\n")
-    print("| parser | inputs | read | one line | faults | hangs | over 2 GiB | died | slowest, s | largest, MiB |")
+    print(
+        "| parser | inputs | read | one line | faults | hangs | over 2 GiB | died | slowest, s | largest, MiB |"
+    )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name, t in tallies.items():
         print(
@@ -50,8 +52,13 @@ def main() -> int:
             f"| {t.died} | {t.slowest:.2f} | {t.largest:.0f} |"
         )
     found = tallies.values()
-    sums = [sum(getattr(t, k) for t in found) for k in ("inputs", "read", "refused", "faults", "hangs", "too_large", "died")]
-    print(f"| **all** | {' | '.join(map(str, sums))} | {max(t.slowest for t in found):.2f} | {max(t.largest for t in found):.0f} |")
+    sums = [
+        sum(getattr(t, k) for t in found)
+        for k in ("inputs", "read", "refused", "faults", "hangs", "too_large", "died")
+    ]
+    print(
+        f"| **all** | {' | '.join(map(str, sums))} | {max(t.slowest for t in found):.2f} | {max(t.largest for t in found):.0f} |"
+    )
     for name, tally in tallies.items():
         for line in tally.lines[:50]:
             print(f"\n{name}: {line}", end="")

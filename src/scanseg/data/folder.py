@@ -21,7 +21,13 @@ from typing import ClassVar
 import numpy as np
 
 from scanseg.contracts import InputError
-from scanseg.data.coco_panoptic import MAX_JSON_BYTES, Segments, class_index, read_index, read_segments
+from scanseg.data.coco_panoptic import (
+    MAX_JSON_BYTES,
+    Segments,
+    class_index,
+    read_index,
+    read_segments,
+)
 from scanseg.data.layout import Files, Folder, Layout, SplitFacts
 from scanseg.data.pictures import LabelTable, decode_grey, png_header, read_bytes
 from scanseg.data.samples import Sample

@@ -357,9 +357,7 @@ def _strips(width: int, height: int) -> Iterator[slice]:
     return (slice(start, min(start + step, height)) for start in range(0, height, step))
 
 
-def _deep_grey_scale(
-    values: np.ndarray, notes: list[str]
-) -> Callable[[np.ndarray], np.ndarray]:
+def _deep_grey_scale(values: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
     """What turns rows of grey of more than 8 bits into uint8."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if values.dtype.kind in "iu" and low >= 0 and high <= 65535:

@@ -204,7 +204,9 @@ def _senses(data: bytes, folder: Path) -> object:
     from scanseg.vocabulary.hierarchy_candidates import read_senses
     from scanseg.vocabulary.label_sets import load_label_set
 
-    return read_senses(read_json(_file(folder, "senses.json", data), 2**24), load_label_set("camvid11"))
+    return read_senses(
+        read_json(_file(folder, "senses.json", data), 2**24), load_label_set("camvid11")
+    )
 
 
 def _similarity(data: bytes, folder: Path) -> object:

@@ -91,7 +91,9 @@ class Victim:
         """End the process and what it started."""
         if self._process is None:
             return
-        tree = [*psutil.Process(self._process.pid).children(recursive=True)] if self._alive() else []
+        tree = (
+            [*psutil.Process(self._process.pid).children(recursive=True)] if self._alive() else []
+        )
         self._process.kill()
         for child in tree:
             child.kill()
@@ -115,7 +117,11 @@ class Victim:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=told,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                    "OMP_NUM_THREADS": "1",
+                },
             )
         assert self._process is not None
         return self._process
@@ -158,7 +164,9 @@ def fuzz(
                 tally.lines.append(f"{verdict}: {line} (seed {seed}, index {index})")
                 if keep is not None:
                     stem = "".join(c if c.isalnum() else "_" for c in parser.name)
-                    (keep / f"{stem}-{seed}-{index}.bin").write_bytes(make_input(parser, seed, index))
+                    (keep / f"{stem}-{seed}-{index}.bin").write_bytes(
+                        make_input(parser, seed, index)
+                    )
             advance(done)
             if done == inputs or (end is not None and time.monotonic() > end):
                 break
