@@ -286,7 +286,7 @@ def _frames(image: Image.Image) -> tuple[int, int]:
 def _has_many_frames(image: Image.Image) -> bool:
     """Whether counting the frames, one after the other through the file, could take seconds."""
     if image.format == "GIF":
-        data: bytes = getattr(image.fp, "getvalue", bytes)()
+        data: bytes = getattr(getattr(image, "fp", None), "getvalue", bytes)()
         return data.count(b",") > _MOST_COMMAS  # every frame begins with one
     if image.format != "TIFF":  # the other formats tell the number in front
         return False

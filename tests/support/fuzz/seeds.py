@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -386,7 +387,7 @@ def hierarchies() -> Sequence[bytes]:
         "reasons": {"armchair -> chair": "is one"}, "rejected": {"* -> stairs": "no"}, "senses": {"chair": None},
     }  # fmt: skip
     many = [f"l{i}" for i in range(20_000)]
-    chain = {a: [b] for a, b in zip(many, many[1:], strict=False)}
+    chain = {a: [b] for a, b in pairwise(many)}
     return (
         json.dumps(base).encode(),
         json.dumps({**base, "parents": {"armchair": ["chair"], "chair": ["armchair"]}}).encode(),
