@@ -72,7 +72,7 @@ def main() -> int:
     growth = warm[-len(warm) // 10 :].mean() - warm[: len(warm) // 10].mean()
     print(f"{chosen.preset}, {chosen.photos} photos, the first tenth is warm-up")
     print(
-        f"memory {warm[0] / 2**20:.1f} -> {warm[-1] / 2**20:.1f} MiB, growth {growth / 2**20:.2f} MiB"
+        f"memory {warm[0] / 2**20:.1f} -> {warm[-1] / 2**20:.1f} MiB, growth {growth / 2**20:.2f} MiB"  # noqa: E501
     )
     print(f"slope {rate:.0f} +- {error:.0f} bytes per photo (95 %)")
     print(f"open files {before[0]} -> {after[0]}, child processes {before[1]} -> {after[1]}")

@@ -235,7 +235,7 @@ def _coco(data: bytes, folder: Path) -> object:
     path = folder / "annotations.json"
     images: Mapping[Any, Any] = image_list(path, seeds.IMAGES)
     maps = open_coco(_file(folder, path.name, data), NAMES, range(4), "prediction", images)
-    return [maps.labels(key) for key in maps.keys]  # noqa: SIM118
+    return [maps.labels(key) for key in maps.keys]
 
 
 def _panoptic_index(data: bytes, folder: Path) -> object:
