@@ -8,7 +8,8 @@ export TOKENIZERS_PARALLELISM := false
 
 DOCS_SITE ?= site
 
-.PHONY: help install demo examples test check lint format docs bench bench-batch nouns serve parity-l train-embedded-head clean
+.PHONY: help install demo examples test check lint format docs bench bench-batch nouns fuzz endurance serve \
+	parity-l train-embedded clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,12 @@ bench-batch: install  ## batch jobs on your photos, PHOTOS=folder: overhead, two
 
 nouns: install  ## build the shipped list of nouns again (WordNet's files: WORDNET=folder)
 	$(BIN)/python benchmarks/build_nouns.py $(if $(WORDNET),--wordnet "$(WORDNET)")
+
+fuzz: install  ## hostile inputs over every parser: SECONDS=60 SEED=0, or INPUTS=10000
+	$(BIN)/python benchmarks/fuzz_parsers.py --seed $(or $(SEED),0) $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
+
+endurance: install  ## memory, file handles and temporary files over thousands of photos
+	$(BIN)/python benchmarks/endurance.py
 
 parity-l: install  ## ViT-L at full size, filled and converted: map and numbers (12 GiB, 8 GB disk, minutes)
 	$(BIN)/python benchmarks/parity_l.py --output parity_l

@@ -38,20 +38,27 @@ def main() -> int:
             print(f"{done} inputs", file=sys.stderr, flush=True)
 
     tallies = fuzz(
-        chosen.seed, inputs=chosen.inputs, seconds=chosen.seconds, only=chosen.only, first=chosen.first,
+        chosen.seed, inputs=chosen.inputs, seconds=chosen.seconds, only=chosen.only, first=chosen.first,  # noqa: E501
         keep=chosen.keep, advance=advance,
     )  # fmt: skip
     print(f"seed {chosen.seed}, Python {platform.python_version()}\n")
-    print("| parser | inputs | read | one line | faults | hangs | over 2 GiB | died | slowest, s | largest, MiB |")
+    print(
+        "| parser | inputs | read | one line | faults | hangs | over 2 GiB | died | slowest, s | largest, MiB |"  # noqa: E501
+    )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name, t in tallies.items():
         print(
-            f"| {name} | {t.inputs} | {t.read} | {t.refused} | {t.faults} | {t.hangs} | {t.too_large} "
+            f"| {name} | {t.inputs} | {t.read} | {t.refused} | {t.faults} | {t.hangs} | {t.too_large} "  # noqa: E501
             f"| {t.died} | {t.slowest:.2f} | {t.largest:.0f} |"
         )
     found = tallies.values()
-    sums = [sum(getattr(t, k) for t in found) for k in ("inputs", "read", "refused", "faults", "hangs", "too_large", "died")]
-    print(f"| **all** | {' | '.join(map(str, sums))} | {max(t.slowest for t in found):.2f} | {max(t.largest for t in found):.0f} |")
+    sums = [
+        sum(getattr(t, k) for t in found)
+        for k in ("inputs", "read", "refused", "faults", "hangs", "too_large", "died")
+    ]
+    print(
+        f"| **all** | {' | '.join(map(str, sums))} | {max(t.slowest for t in found):.2f} | {max(t.largest for t in found):.0f} |"  # noqa: E501
+    )
     for name, tally in tallies.items():
         for line in tally.lines[:50]:
             print(f"\n{name}: {line}", end="")

@@ -73,7 +73,8 @@ def read_json(path: str | Path, most_bytes: int) -> Any:
     """
     try:
         with Path(path).open("rb") as file:
-            data = file.read(most_bytes + 1)
+            size = os.fstat(file.fileno()).st_size  # reading reserves what it is asked for
+            data = file.read(min(size, most_bytes) + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason})") from error

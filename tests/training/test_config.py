@@ -128,7 +128,7 @@ def test_mistakes_have_their_full_path(tmp_path: Path, text: str, message: str) 
         ("trainer..steps=1", "takes key.key=value"),
         ("trainer.stepz=1", r"trainer\.stepz \(did you mean 'steps'\?\)"),
         ("trainer.steps.more=1", "before .more holds no settings"),
-        ("trainer.steps=[", "not a YAML value"),
+        ("trainer.steps=[", "is not YAML"),
     ],
 )
 def test_mistakes_in_changes(change: str, message: str) -> None:

@@ -264,7 +264,7 @@ def test_more_than_255_classes_need_16_bits(tmp_path: Path) -> None:
         ("a.txt", "", "1 to 65535 classes, not 0"),
         ("a.txt", "3\tcat\ndog\n", "either every class has an id or none has"),
         ("a.txt", "3\tcat\n3\tdog\n", "id 3 occurs twice"),
-        ("a.json", "{", "not a readable label list"),
+        ("a.json", "{", "not JSON"),
         ("a.json", '{"names": ["cat"]}', 'an object with a list "classes"'),
         ("a.json", "[1]", "entry 0 is neither a name nor"),
         ("a.json", '[" "]', "entry 0 has an empty name"),

@@ -221,7 +221,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Any, Any]]:
             for batch in file.iter_batches(columns=columns, batch_size=4096):
                 for row in batch.to_pylist():
                     yield row["path"], row.get("labels")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise InputError(f"{path} cannot be read as Parquet ({error})") from error
 
 

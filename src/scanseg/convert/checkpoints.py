@@ -67,8 +67,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not (start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"):
         raise InputError(f"{path} is neither a PyTorch nor a safetensors checkpoint")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            raise InputError(f"{path} is damaged ({error}); download or copy it again") from error
         if scripted:
             raise InputError(
                 f"{path} is a TorchScript archive; give a checkpoint of tensors (for OpenAI's "
@@ -128,7 +131,7 @@ def _load(path: Path, *, mapped: bool) -> Any:
             f"{path} is refused: it asks for {inside}, and loading that could run code; only "
             "tensors are read. If you trust the file, save its weights as safetensors first"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, AssertionError) as error:
+    except Exception as error:  # the reader raises many kinds, MemoryError among them
         raise InputError(
             f"{path} is damaged or no PyTorch checkpoint ({type(error).__name__}); "
             "download or copy it again"

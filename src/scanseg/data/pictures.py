@@ -139,7 +139,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
             orientation = picture.getexif().get(0x0112, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{path}: not a readable picture ({_first_line(error)})") from error
     _check_pixels(width, height, path)
     return height, width, orientation if orientation in range(1, 9) else 1
@@ -215,7 +215,7 @@ def _decode(data: bytes, source: str | Path, mode: str | None = None) -> np.ndar
             return np.array(picture.convert(mode) if mode else picture)
     except InputError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{source}: damaged or not a picture ({_first_line(error)})") from error
 
 

@@ -8,7 +8,6 @@ understood whatever the coding says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,10 +22,12 @@ from scanseg.contracts import UNKNOWN, InputError
 from scanseg.data.pictures import png_header, read_bytes
 from scanseg.formats.png import CHUNK
 from scanseg.metrics.panoptic import VOID
+from scanseg.storage import parse_json
 
 Role = Literal["ground truth", "prediction"]
 
 _UNDEFINED = -2
+_MOST_VALUES = 1 << 16  # of a label map
 _GREY, _PALETTE = 0, 3  # colour types of the PNG header
 _OVERLAY = "_overlay"  # scanseg segment writes NAME_overlay.png beside NAME.png
 
@@ -203,7 +204,7 @@ class PngFolder:
             with Image.open(BytesIO(data)) as picture:
                 picture.load()
                 about, stored = picture.info.get(CHUNK), np.asarray(picture)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # decoders raise many kinds of error on hostile bytes
             raise InputError(f"{path}: damaged ({' '.join(str(error).split())})") from error
         if about is not None:
             return _decode_own(stored, str(about), self._coding.names, path)
@@ -229,9 +230,11 @@ def _decode_own(stored: np.ndarray, about: str, names: tuple[str, ...], path: Pa
 def _own_lookup(about: str, names: tuple[str, ...]) -> np.ndarray:
     """Stored value -> class index by name; values below the file's offset are unknown."""
     try:
-        content = json.loads(about)
+        content = parse_json(about)
         own, offset = [str(name) for name in content["names"]], int(content["offset"])
-    except (ValueError, TypeError, KeyError):
+        if not 0 <= offset <= _MOST_VALUES:
+            raise ValueError("an offset beyond 16 bits")
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise InputError(f"its text {CHUNK!r} is not that of a label map of scanseg") from None
     index = {_plain(name): i for i, name in enumerate(names)}
     strange = [name for name in own if _plain(name) not in index]

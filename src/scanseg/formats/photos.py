@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +45,10 @@ UNREADABLE_EXTENSIONS = frozenset(
 )
 """Endings that people mean as photos too; reading one gives a line that says what to do instead."""
 _HEIC_EXTENSIONS = (".heic", ".heif", ".hif")
+
+_MOST_FRAMES = 1000  # that are counted
+_MOST_COMMAS = 200_000  # bytes of this value in a GIF whose frames are counted
+_MOST_SCANS = 200  # of a progressive JPEG; encoders make about ten, and each costs a pass
 
 PhotoSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
@@ -146,6 +150,8 @@ def open_bounded(
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{shown} {_what_else(data)}") from error
     _check_size(shown, image.size, limits)
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise InputError(f"{shown} has more than {_MOST_SCANS} scans: save it again as JPEG")
     return image
 
 
@@ -251,7 +257,9 @@ def _decode(image: Image.Image, name: str, shown: str) -> Photo:
         raise InputError(f"{shown} does not fit into memory: shrink it first") from None
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{shown} is truncated or damaged ({_reason(error)})") from error
-    if frames > 1:
+    if frames > _MOST_FRAMES:
+        notes.insert(0, f"one of more than {_MOST_FRAMES} frames")
+    elif frames > 1:
         unit = "pages" if image.format == "TIFF" else "frames"
         notes.insert(
             0, f"first of {frames} {unit}" if frame == 0 else f"{unit[:-1]} {frame + 1} of {frames}"
@@ -268,9 +276,29 @@ def _frames(image: Image.Image) -> tuple[int, int]:
     if image.format == "MPO":  # a phone's photo with previews or depth behind it, not an animation
         return 1, 0
     try:
+        if _has_many_frames(image):
+            return _MOST_FRAMES + 1, int(image.tell())
         return int(getattr(image, "n_frames", 1)), int(image.tell())
     except Exception:  # the tail of a truncated animation; the first frame may be whole
         return 1, 0
+
+
+def _has_many_frames(image: Image.Image) -> bool:
+    """Whether counting the frames, one after the other through the file, could take seconds."""
+    if image.format == "GIF":
+        data: bytes = getattr(getattr(image, "fp", None), "getvalue", bytes)()
+        return data.count(b",") > _MOST_COMMAS  # every frame begins with one
+    if image.format != "TIFF":  # the other formats tell the number in front
+        return False
+    current = image.tell()
+    try:
+        for frame in range(current, _MOST_FRAMES + 1):  # in one leap Pillow miscounts
+            image.seek(frame)
+    except EOFError:
+        return False
+    finally:
+        image.seek(current)
+    return True
 
 
 _ORIENTATION = 0x0112
@@ -300,36 +328,57 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+_STRIP_PIXELS = 2**22
+
+
 def _to_rgb(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """(H, W, 3) uint8 of a loaded image in any of Pillow's modes."""
+    """(H, W, 3) uint8 of a loaded image in any of Pillow's modes.
+
+    Strip by strip: as a whole the steps in between would take several times the photo's memory.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _deep_grey(np.asarray(image), notes)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        if np.asarray(layer.getchannel("A")).min() < 255:
-            notes.append("transparent parts are read as white")
-            layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        image = layer
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        values = np.asarray(image)
+        scale = _deep_grey_scale(values, notes)
+        for rows in _strips(width, height):
+            pixels[rows] = scale(values[rows])[:, :, None]
+        return pixels
+    seen_through = False
+    for rows in _strips(width, height):
+        strip = image.crop((0, rows.start, width, rows.stop))
+        if image.has_transparency_data:
+            strip = strip.convert("RGBA")
+            if np.asarray(strip.getchannel("A")).min() < 255:
+                seen_through = True
+                strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        pixels[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    if seen_through:
+        notes.append("transparent parts are read as white")
+    return pixels
 
 
-def _deep_grey(values: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Grey of more than 8 bits -> (H, W) uint8."""
+def _strips(width: int, height: int) -> Iterator[slice]:
+    step = max(1, _STRIP_PIXELS // width)
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))
+
+
+def _deep_grey_scale(values: np.ndarray, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns rows of grey of more than 8 bits into uint8."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
         bits = next(b for b in (8, 10, 12, 16) if high < 2**b)
         if bits < 16:
             notes.append(f"16-bit grey that uses {bits} bits; read as {bits}-bit")
         top = 2**bits - 1
-        return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+        return lambda rows: ((rows.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("infinite grey values")
     notes.append(f"grey values {low:g} to {high:g} are stretched to black and white")
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low) - low) * (
-        255.0 / ((high - low) or 1.0)
-    )
-    return np.rint(scaled).astype(np.uint8)
+    factor = 255.0 / ((high - low) or 1.0)
+    return lambda rows: np.rint(
+        (np.nan_to_num(rows.astype(np.float64), nan=low) - low) * factor
+    ).astype(np.uint8)
 
 
 _HEIC = (

@@ -175,6 +175,8 @@ def read_label_set(path: Path) -> LabelSet:
         return _parse(content, path.stem)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:  # optional fields
+        raise InputError(f"{path}: not a label set as in the documentation ({error})") from error
 
 
 @lru_cache

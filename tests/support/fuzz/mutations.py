@@ -85,7 +85,9 @@ def _number(draw: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
     if not found:
         return _flip(draw, data, others)
     place = draw.choice(found)
-    return data[: place.start()] + str(draw.choice((*_NUMBERS, *_HUGE))).encode() + data[place.end() :]
+    return (
+        data[: place.start()] + str(draw.choice((*_NUMBERS, *_HUGE))).encode() + data[place.end() :]
+    )
 
 
 def _nest(draw: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
@@ -124,7 +126,13 @@ def _structured(draw: random.Random, data: bytes) -> bytes:
 
 def _replaced(draw: random.Random, value: Any) -> Any:
     """``value`` with one node changed."""
-    children = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    children = (
+        list(value)
+        if isinstance(value, dict)
+        else range(len(value))
+        if isinstance(value, list)
+        else ()
+    )
     if not children or draw.random() < 0.15:
         return draw.choice(_VALUES)
     key = draw.choice(list(children))
@@ -146,7 +154,9 @@ def _line(draw: random.Random, data: bytes) -> bytes:
     if len(lines) < 2:
         return data
     at = draw.randrange(len(lines))
-    lines[at] = draw.choice((draw.choice(lines), draw.choice(_WORDS).encode("utf-8", "surrogatepass")))
+    lines[at] = draw.choice(
+        (draw.choice(lines), draw.choice(_WORDS).encode("utf-8", "surrogatepass"))
+    )
     return b"\n".join(lines)
 
 

@@ -204,7 +204,9 @@ def _senses(data: bytes, folder: Path) -> object:
     from scanseg.vocabulary.hierarchy_candidates import read_senses
     from scanseg.vocabulary.label_sets import load_label_set
 
-    return read_senses(read_json(_file(folder, "senses.json", data), 2**24), load_label_set("camvid11"))
+    return read_senses(
+        read_json(_file(folder, "senses.json", data), 2**24), load_label_set("camvid11")
+    )
 
 
 def _similarity(data: bytes, folder: Path) -> object:
@@ -233,7 +235,7 @@ def _coco(data: bytes, folder: Path) -> object:
     path = folder / "annotations.json"
     images: Mapping[Any, Any] = image_list(path, seeds.IMAGES)
     maps = open_coco(_file(folder, path.name, data), NAMES, range(4), "prediction", images)
-    return [maps.labels(key) for key in maps.keys]  # noqa: SIM118
+    return [maps.labels(key) for key in maps.keys]
 
 
 def _panoptic_index(data: bytes, folder: Path) -> object:
@@ -281,11 +283,10 @@ def _manifest(name: str) -> Callable[[bytes, Path], object]:
         plan = make_plan(source, folder / "out", 4, limit=50)
         reader = Reader(source, PhotoLimits())
         try:
-            for number, item in enumerate(plan.items(0)):
+            for numbered in plan.items(0):
                 with contextlib.suppress(InputError):  # goes to the quarantine
-                    Vocabulary(item.labels or NAMES)
-                    reader.read(item)
-                assert number < 4
+                    Vocabulary(numbered.item.labels or NAMES)
+                    reader.read(numbered.item)
         finally:
             reader.close()
         return plan.images

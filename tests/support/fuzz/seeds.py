@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ import numpy as np
 from PIL import Image
 
 RUN = {"model": "tiny", "seed": 0}
-IMAGES = [{"id": i, "file_name": f"{n}.jpg", "height": 6, "width": 8} for i, n in ((1, "a"), (2, "b"))]
+IMAGES = [
+    {"id": i, "file_name": f"{n}.jpg", "height": 6, "width": 8} for i, n in ((1, "a"), (2, "b"))
+]
 BOUNDARY = "edge"
 
 
@@ -37,16 +40,26 @@ def _pixels(height: int = 24, width: int = 32) -> np.ndarray:
     return np.stack([8 * columns, 10 * rows, 255 - 8 * columns], 2).astype(np.uint8)
 
 
-def png(width: int, height: int, colour: int = 2, depth: int = 8, data: bytes = b"", **chunks: bytes) -> bytes:
+def png(
+    width: int, height: int, colour: int = 2, depth: int = 8, data: bytes = b"", **chunks: bytes
+) -> bytes:
     """A PNG of any announced size around compressed ``data``."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     between = b"".join(chunk(name.encode(), body) for name, body in chunks.items())
     packed = zlib.compress(data, 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + between
+        + chunk(b"IDAT", packed)
+        + chunk(b"IEND", b"")
+    )
 
 
 @cache
@@ -135,7 +148,11 @@ _BAD_NAMES = (
 def zips() -> Sequence[bytes]:
     """Traversal, bombs, duplicates, links and lies."""
     found = []
-    for names in (("a.jpg", "b/c.png"), *((name,) for name in _BAD_NAMES), ("a.jpg", "A.jpg", "a.jpg")):
+    for names in (
+        ("a.jpg", "b/c.png"),
+        *((name,) for name in _BAD_NAMES),
+        ("a.jpg", "A.jpg", "a.jpg"),
+    ):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:
@@ -170,7 +187,15 @@ def tars() -> Sequence[bytes]:
         found.append(file.getvalue())
     for name in _BAD_NAMES:
         found.append(_tar_of(name, tarfile.REGTYPE))
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE):
+    for kind in (
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.DIRTYPE,
+        tarfile.GNUTYPE_SPARSE,
+    ):
         found.append(_tar_of("a.jpg", kind))
     for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE):
         entry = tarfile.TarInfo("x")
@@ -281,7 +306,14 @@ def model_configs() -> Sequence[bytes]:
     """``config.json`` of the saved model, and empty ones."""
     good = (tiny_folder() / "config.json").read_bytes()
     weights = json.loads(good)["weights"]
-    return (good, good, good, json.dumps({"preset": "vit_b", "weights": weights}).encode(), b"{}", b"[]")
+    return (
+        good,
+        good,
+        good,
+        json.dumps({"preset": "vit_b", "weights": weights}).encode(),
+        b"{}",
+        b"[]",
+    )
 
 
 # ---------------------------------------------------------------------------- vocabulary
@@ -290,7 +322,19 @@ def model_configs() -> Sequence[bytes]:
 @cache
 def words() -> Sequence[bytes]:
     """Word lists, long ones, odd ones."""
-    odd = ("\u202egnp.tac", "a\u200bb", "e\u0301", "\ufb01sh", "\ufdfa" * 100, "cat\0", "\x1b[31m", "dog\r", "🐈‍⬛", "\u0130", "a\u0300" * 300)
+    odd = (
+        "\u202egnp.tac",
+        "a\u200bb",
+        "e\u0301",
+        "\ufb01sh",
+        "\ufdfa" * 100,
+        "cat\0",
+        "\x1b[31m",
+        "dog\r",
+        "🐈‍⬛",
+        "\u0130",
+        "a\u0300" * 300,
+    )
     return (
         b"cat\nsofa: couch, settee\nwindow\n",
         b'["cat", "sofa"]', b'{"cat": [], "sofa": ["couch", "settee"]}', b"cat, sofa, window",
@@ -343,7 +387,7 @@ def hierarchies() -> Sequence[bytes]:
         "reasons": {"armchair -> chair": "is one"}, "rejected": {"* -> stairs": "no"}, "senses": {"chair": None},
     }  # fmt: skip
     many = [f"l{i}" for i in range(20_000)]
-    chain = {a: [b] for a, b in zip(many, many[1:], strict=False)}
+    chain = {a: [b] for a, b in pairwise(many)}
     return (
         json.dumps(base).encode(),
         json.dumps({**base, "parents": {"armchair": ["chair"], "chair": ["armchair"]}}).encode(),
@@ -361,7 +405,13 @@ def hierarchies() -> Sequence[bytes]:
 def senses() -> Sequence[bytes]:
     """Meanings picked by hand."""
     good = {"Sky": "sky.n.01", "sky": None}
-    return (json.dumps(good).encode(), json.dumps({"senses": good}).encode(), b"[]", b"[" * 100_000, b"1" * 5000)
+    return (
+        json.dumps(good).encode(),
+        json.dumps({"senses": good}).encode(),
+        b"[]",
+        b"[" * 100_000,
+        b"1" * 5000,
+    )
 
 
 @cache
@@ -371,7 +421,9 @@ def similarities() -> Sequence[bytes]:
     table = np.eye(4).tolist()
     return (
         json.dumps({"source": "s", "labels": names, "similarity": table}).encode(),
-        json.dumps({"source": "s", "labels": [*names, "x"], "similarity": np.eye(5).tolist()}).encode(),
+        json.dumps(
+            {"source": "s", "labels": [*names, "x"], "similarity": np.eye(5).tolist()}
+        ).encode(),
         json.dumps({"source": "s", "labels": names, "similarity": [[1, 0], [1]]}).encode(),
         json.dumps({"source": "s", "labels": names, "similarity": [[[1]] * 4] * 4}).encode(),
         json.dumps({"source": "s", "labels": [[1]] * 4, "similarity": table}).encode(),
@@ -383,7 +435,10 @@ def similarities() -> Sequence[bytes]:
 def caches() -> Sequence[bytes]:
     """SQLite files: ours, another table, none."""
     found = [b"", b"not a database" * 100]
-    for table in ("embedding (key BLOB PRIMARY KEY, vector BLOB NOT NULL, made REAL NOT NULL)", "embedding (x)"):
+    for table in (
+        "embedding (key BLOB PRIMARY KEY, vector BLOB NOT NULL, made REAL NOT NULL)",
+        "embedding (x)",
+    ):
         with tempfile.TemporaryDirectory() as folder:
             connection = sqlite3.connect(Path(folder) / "a.sqlite")
             connection.execute(f"CREATE TABLE {table}")
@@ -405,7 +460,9 @@ def coco() -> Sequence[bytes]:
     from scanseg.formats.records import encode_rle
 
     mask = encode_rle(np.arange(48).reshape(6, 8) % 3 == 0)
-    results = [{"image_id": i, "category_id": 1, "segmentation": mask, "score": 0.5} for i in (1, 2)]
+    results = [
+        {"image_id": i, "category_id": 1, "segmentation": mask, "score": 0.5} for i in (1, 2)
+    ]
     polygon = [{"image_id": 1, "category_id": 2, "segmentation": [[0, 0, 5, 0, 5, 5]], "area": 9}]
     categories = [{"id": i, "name": n} for i, n in enumerate(("wall", "building", "sky", "cat"))]
     whole = {"images": IMAGES, "annotations": results + polygon, "categories": categories}
@@ -448,7 +505,13 @@ def counts() -> Sequence[bytes]:
         {**record, "proposals": {"limits": [1, 10], "found": [[0.5]], "masks": "3"}}, {**record, "counts": [2**70, 1]}, [], 5, None,
         {**record, "key": None}, {**record, "cells": [0, 0], "counts": [1, 1]}, {**record, "counts": [1.5, 2]},
     )  # fmt: skip
-    heads = ({"scanseg_counts": 1, "classes": 4, "run": []}, {"scanseg_counts": 1, "classes": 4, "run": "x"}, {"scanseg_counts": 2}, [], None)
+    heads = (
+        {"scanseg_counts": 1, "classes": 4, "run": []},
+        {"scanseg_counts": 1, "classes": 4, "run": "x"},
+        {"scanseg_counts": 2},
+        [],
+        None,
+    )
     return (
         head + line(record) + line({**record, "key": "b", "panoptic": panoptic}),
         *(head + line(o) for o in odd),
@@ -474,7 +537,9 @@ def csv_manifests() -> Sequence[bytes]:
     """Paths that lead elsewhere, odd quotes, fields without end."""
     file = io.StringIO()
     rows = csv.writer(file)
-    rows.writerows([["path", "labels"], ["a.jpg", "cat, sofa"], ["b.jpg", ""], ["../../../../etc/passwd", "x"]])
+    rows.writerows(
+        [["path", "labels"], ["a.jpg", "cat, sofa"], ["b.jpg", ""], ["../../../../etc/passwd", "x"]]
+    )
     return (
         file.getvalue().encode(), b"path\n/etc/passwd\n", b"name\na.jpg\n", b"path\na.jpg,b,c,d\n", b'path\n"a.jpg\n',
         b"path,labels\n" + b"a" * 300_000 + b"\n", b"path\n\0\n", b"\xff\xfep\0a\0t\0h\0", b"path,path\na,b\n", b"path\n\n ,\n",

@@ -44,7 +44,10 @@ def main() -> None:
             started = time.process_time()
             verdict, said = judge(parser.read, data, Path(name))
             seconds = time.process_time() - started
-            if any(path.name == "owned" for path in Path(name).rglob("*")) or Path("owned").exists():
+            if (
+                any(path.name == "owned" for path in Path(name).rglob("*"))
+                or Path("owned").exists()
+            ):
                 verdict, said = "fault", "the input ran a command"
         print(json.dumps([verdict, said, seconds, _peak_mib()]), file=answers, flush=True)
 
