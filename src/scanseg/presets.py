@@ -228,7 +228,7 @@ def embedded(head: Path | None = None) -> Segmenter:
             decoy_similarity=0.5,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.15, unseen_weight=0.7, shift_source="none"
+                ensemble_weight=0.05, unseen_weight=0.7, shift_source="none"
             ),
         ),
     )
