@@ -299,44 +299,38 @@ PRESENT_SHARE = 0.005
 
 
 def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
-    """A test through the public path: mIoU with its interval and, where words may be absent, how
-    well the map says whether they are there at all."""
+    """A test through the public path: mIoU with its interval and how well the map says whether a
+    word is in the photo at all."""
     count = len(test.words)
     pairs, there = [], np.zeros((2, 2), int)  # [said][true]
     for path, truth in test.items:
         found = segmenter(path, test.words).labels
         said = np.where(found < 0, count, found)
         keep = truth != 255
-        columns = count + test.with_others
-        true = np.minimum(truth[keep].astype(np.int64), columns - 1)
-        flat = np.bincount(said[keep] * columns + true, minlength=(count + 1) * columns)
-        pairs.append(PairCounts.from_dense(flat.reshape(count + 1, columns)))
+        flat = said[keep] * (count + 1) + truth[keep].astype(np.int64)
+        matrix = np.bincount(flat, minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
+        pairs.append(PairCounts.from_dense(matrix))
         for number in range(count):
             share = (said == number).mean()
             there[int(share >= PRESENT_SHARE), int((truth == number).any())] += 1
     images = ImageCounts.stack(pairs)
 
     def miou(matrix: np.ndarray) -> dict[str, float]:
-        square = matrix[: matrix.shape[1]]
-        union = matrix.sum(0) + square.sum(1) - np.diag(square)
-        known = matrix.sum(0) > 0
-        return {"mIoU": float((np.diag(square)[known] / union[known]).mean())}
+        return {"mIoU": float(np.nanmean(ious(matrix[: count + 1], test.with_others)))}
 
-    total = images.total()
-    square = total[: total.shape[1]]
-    union = total.sum(0) + square.sum(1) - np.diag(square)
     interval = bootstrap(images, miou)["mIoU"]
+    every = ious(images.total()[: count + 1], test.with_others)
     return {
         "mIoU": round(interval.value, 4),
         "interval": [round(interval.low, 4), round(interval.high, 4)],
-        "present": {
+        "there": {
             "precision": round(float(there[1, 1] / max(1, there[1].sum())), 3),
             "recall": round(float(there[1, 1] / max(1, there[:, 1].sum())), 3),
         },
         "IoU": {
-            word: round(float(np.diag(square)[i] / union[i]), 3)
-            for i, word in enumerate([*test.words, "something else"][: len(square)])
-            if total[:, i].sum()
+            word: round(float(iou), 3)
+            for word, iou in zip([*test.words, "something else"], every, strict=False)
+            if not np.isnan(iou)
         },
     }
 
