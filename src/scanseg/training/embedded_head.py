@@ -100,7 +100,7 @@ class HeadConfig:
     recipe: Recipe = "default"
     hold_out: bool = False
     withheld: tuple[str, ...] = ()
-    steps: int = 460
+    steps: int = 690
     batch: int = 12
     points: int = 96
     window: int = 320
