@@ -1,22 +1,16 @@
 """List the fully labelled photos that the shipped embedded head never saw.
 
-    python benchmarks/unseen_photos.py DATA/coco_train > docs/results/coco_unseen.txt
+    python benchmarks/unseen_photos.py DATA > docs/results/coco_unseen.txt
 
-The shipped head (`model_cards/embedded_head.md`) learned from photos under permissive licences
-only, so the others are clean test photos: COCO image ids, one per line, for `scanseg evaluate
+The shipped head (`model_cards/embedded_head.md`) was trained without the held-out part of
+coco_train, so those are clean test photos: COCO image ids, one per line, for `scanseg evaluate
 --only`.
 """
 
-import csv
 import sys
 from pathlib import Path
 
-from scanseg.training.head_photos import PERMISSIVE_LICENCES
+from scanseg.training.head_photos import held_out
 
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    with (root / "manifest.csv").open(newline="") as file:
-        licences = {row["image"]: row["image_licence"] for row in csv.DictReader(file)}
-    for key in (root / "splits/panoptic_full.txt").read_text().split():
-        if licences[key] not in PERMISSIVE_LICENCES:
-            print(key)
+    print("\n".join(held_out(Path(sys.argv[1]))["panoptic_full"]))

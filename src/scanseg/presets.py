@@ -213,13 +213,17 @@ def _spread(network: nn.Module) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def embedded() -> Segmenter:
-    """The offline default: packaged towers, superpixel proposals, the trained dense head."""
+def embedded(head: Path | None = None) -> Segmenter:
+    """The offline default: packaged towers, superpixel proposals, the trained dense head.
+
+    Args:
+        head: a trained head's file in place of the shipped one.
+    """
     from scanseg.encoders.embedded import EmbeddedEncoder
     from scanseg.proposals.dense_head import load_dense_head
     from scanseg.proposals.superpixels import SuperpixelProposals
 
-    trained = load_dense_head()
+    trained = load_dense_head(head)
     return Segmenter(
         clip=EmbeddedEncoder(),
         proposals=SuperpixelProposals(trained.head),
@@ -230,12 +234,12 @@ def embedded() -> Segmenter:
             resize=Resize(short=512, longest=512),
             embedding_scale=trained.scale,
             region_scale=24.0,
-            token_layers=(1, 2, 3),
+            token_layers=(1,),
             decoys=load_label_set("coco_panoptic133").prompts,
             decoy_similarity=0.5,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.15, unseen_weight=0.7, shift_source="none"
+                ensemble_weight=0.05, unseen_weight=0.7, shift_source="none"
             ),
         ),
     )

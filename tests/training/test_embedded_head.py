@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,53 +13,47 @@ import torch.nn.functional as F
 from PIL import Image
 
 from scanseg.contracts import ClipTokens, InputError
+from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.dense_head import DenseHead, StageMaps, load_dense_head
+from scanseg.training import embedded_head
 from scanseg.training.embedded_head import (
     HeadConfig,
+    Point,
     Sampler,
     Words,
-    embed_cells,
     fit,
+    image_class_layer,
+    points_of,
     save_head,
-    standardise,
     step_loss,
     taught_words,
 )
-from scanseg.training.head_dataset import TrainingView, class_counts
-from scanseg.training.head_labels import IGNORE, gated_votes, is_street, label_layers
+from scanseg.training.head_dataset import StoredPhoto, TrainingView, class_counts, draw_view
+from scanseg.training.head_labels import (
+    IGNORE,
+    Layer,
+    SoftLabels,
+    gated_votes,
+    is_street,
+    label_layers,
+)
 from scanseg.training.head_photos import HELD_OUT, Photo, held_out, training_photos
-from scanseg.training.head_views import View, views_of
+from scanseg.training.head_views import View, random_view
 from scanseg.training.head_vocabularies import ADE31, CITY19, COCO133, VOC20, VOCABULARIES
 
 D = 384
 
 
-def tokens(rows: int = 4, columns: int = 6, seed: int = 0) -> ClipTokens:
+def tokens(rows: int = 2, columns: int = 3, seed: int = 0) -> ClipTokens:
     """Random tokens of a photo whose grid at stride 32 is rows x columns."""
     draw = torch.Generator().manual_seed(seed)
-    widths, grids = {1: 40, 2: 112, 3: 320}, {}
-    patches = {}
-    for layer, factor in ((1, 4), (2, 2), (3, 1)):
-        grids[layer] = (rows * factor, columns * factor)
-        count = rows * factor * columns * factor
-        patches[layer] = torch.randn(1, count, widths[layer], generator=draw)
+    grid = (rows * 4, columns * 4)
     return ClipTokens(
-        patches=patches,
+        patches={1: torch.randn(1, grid[0] * grid[1], 40, generator=draw)},
         cls={},
-        grids=grids,
+        grids={1: grid},
         pooled=F.normalize(torch.randn(1, D, generator=draw), dim=-1),
         dense=F.normalize(torch.randn(1, D, rows, columns, generator=draw), dim=1),
-    )
-
-
-def view_of(context: ClipTokens, layers: dict[str, np.ndarray]) -> TrainingView:
-    maps = StageMaps.from_tokens(context)
-    return TrainingView(
-        source="coco_train",
-        key="coco_train/x",
-        maps={n: getattr(maps, n)[0].half() for n in ("s8", "s16", "s32", "conse", "pooled")},
-        layers={n: torch.from_numpy(ids.astype(np.int64)).flatten() for n, ids in layers.items()},
-        weights=dict.fromkeys(layers, 1.0),
     )
 
 
@@ -73,45 +67,38 @@ class TwoWords:
         return F.one_hot(torch.tensor(axis), D).float()
 
 
+def hard(*ids: int) -> SoftLabels:
+    return SoftLabels.hard(np.array([ids], np.uint8))
+
+
 def test_an_untrained_head_is_conse_at_stride_8() -> None:
     context = tokens()
     head = DenseHead().eval()
     torch.nn.init.zeros_(head.mlp[-1].weight)
     out = head(context)
-    assert out.shape == (1, D, 16, 24)
-    expected = F.interpolate(context.dense, (16, 24), mode="bilinear", align_corners=False)
+    assert out.shape == (1, D, 8, 12)
+    expected = F.interpolate(context.dense, (8, 12), mode="bilinear", align_corners=False)
     torch.testing.assert_close(out, F.normalize(expected, dim=1))
 
 
-def test_training_cells_equal_the_dense_output() -> None:
-    torch.manual_seed(0)
-    context = tokens()
-    head = DenseHead().eval()
-    torch.nn.init.normal_(head.mlp[-1].weight, std=0.1)
-    dense = head(context)[0].flatten(1).T  # (cells, D)
-    cells = torch.tensor([0, 23, 24 * 8 + 11, 24 * 16 - 1])
-    picked = embed_cells(head, [view_of(context, {})], cells[None])[0]
-    torch.testing.assert_close(picked, dense[cells], atol=5e-3, rtol=0)  # the view is float16
-
-
-def test_standardise_makes_features_zero_mean_and_unit_variance() -> None:
-    context = tokens()
-    shifted = replace(context, patches={k: 3 * v + 2 for k, v in context.patches.items()})
+def test_the_branch_starts_as_the_towers_own_blocks() -> None:
+    encoder = EmbeddedEncoder()
     head = DenseHead()
-    standardise(head, [view_of(shifted, {})])
-    assert head.mean[:40].mean() == pytest.approx(2.0, abs=0.2)
-    assert head.std[:40].mean() == pytest.approx(3.0, abs=0.3)
+    blocks = torch.nn.Sequential(*encoder.tower.blocks[3:])
+    head.branch.load_state_dict(blocks.state_dict())
+    context = encoder.encode_image(torch.rand(1, 3, 64, 96) * 255, layers=(1, 2, 3))
+    s16, s32 = head.eval().stages(StageMaps.from_tokens(context).s8)
+    torch.testing.assert_close(s16.flatten(2).transpose(1, 2), context.patches[2])
+    torch.testing.assert_close(s32.flatten(2).transpose(1, 2), context.patches[3])
 
 
-def test_a_window_keeps_features_and_labels_together() -> None:
-    context = tokens()  # 4 x 6 cells at stride 32, 16 x 24 at stride 8
-    ids = np.arange(16 * 24).reshape(16, 24)
-    part = view_of(context, {"v": ids}).window(1, 2, 3)
-    assert part.maps["s32"].shape == (320, 3, 3)
-    assert part.maps["s8"].shape == (40, 12, 12)
-    np.testing.assert_array_equal(part.layers["v"].numpy(), ids[4:16, 8:20].ravel())
-    whole = StageMaps.from_tokens(context).s8[0]
-    torch.testing.assert_close(part.maps["s8"], whole[:, 4:16, 8:20].half())
+def test_batch_norms_of_the_branch_keep_their_statistics_while_training() -> None:
+    head = DenseHead().train()
+    before = {k: v.clone() for k, v in head.branch.state_dict().items()}
+    head.stages(torch.randn(2, 40, 8, 8))
+    for name, value in head.branch.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert head.mlp.training
 
 
 def test_view_samples_the_cell_centres_and_mirrors() -> None:
@@ -135,15 +122,16 @@ def test_view_pixels_and_labels_move_together() -> None:
         np.testing.assert_array_equal(bright, view.sample(labels) > 0)
 
 
-def test_views_have_sides_in_multiples_of_32_and_keep_the_first_ones_plain() -> None:
-    import random
-
-    views = views_of((640, 427), (512, 384), (448,), random.Random(0))
-    assert [(v.width, v.height) for v in views] == [(512, 352), (384, 256), (448, 288)]
-    assert [v.mirrored for v in views] == [False, True, False]
-    assert views[0].brightness == views[1].contrast == 1.0
-    assert views[2].brightness != 1.0
-    assert views[2].x1 - views[2].x0 < 0.76
+def test_random_views_show_the_photo_at_the_wanted_scale_and_stretch_only_small_ones() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        view = random_view((640, 320), (640, 1280), 320, rng)
+        assert (view.width, view.height) == (320, 320)
+        assert 0.25 <= view.x1 - view.x0 <= 0.5  # 320 of 640 to 1280 pixels
+        assert 0.5 <= view.y1 - view.y0 <= 1.0
+        assert 0 <= view.x0 <= view.x1 <= 1
+    small = random_view((100, 100), (160, 160), 320, rng)
+    assert (small.x0, small.y0, small.x1, small.y1) == (0, 0, 1, 1)
 
 
 def coco_photo(exhaustive: int) -> Photo:
@@ -154,29 +142,43 @@ def index(table: tuple[tuple[str, ...], ...], word: str) -> int:
     return [words[0] for words in table].index(word)
 
 
+def test_soft_labels_lose_forbidden_shares_and_cells_with_too_little_left() -> None:
+    soft = SoftLabels(
+        np.array([[[3, 3]], [[5, 6]]], np.uint8), np.array([[[0.6, 0.4]], [[0.4, 0.6]]], np.float32)
+    )
+    left = soft.without(soft.ids == 3, least=0.5)
+    np.testing.assert_allclose(left.shares, [[[0, 0]], [[0, 0.6]]])  # 0.4 is not enough
+    np.testing.assert_allclose(left.mass, [[0, 0.6]])
+
+
 def test_teachers_are_silenced_where_the_truth_contradicts_them() -> None:
     sky, person, chair = (index(ADE31, word) for word in ("sky", "person", "chair"))
-    said = np.array([[sky, sky, person, chair, IGNORE]])
+    said = hard(sky, sky, person, chair, IGNORE)
     truth = np.array(
         [[index(COCO133, "sky"), index(COCO133, "dog"), IGNORE, IGNORE, IGNORE]], np.uint8
     )
     layers = label_layers(coco_photo(80), truth, {"ade31": said})
     assert [layer.vocabulary for layer in layers] == ["coco133", "ade31"]
     # sky on sky stays; sky on dog, and things where all things are labelled, go
-    np.testing.assert_array_equal(layers[1].labels, [[sky, IGNORE, IGNORE, IGNORE, IGNORE]])
+    np.testing.assert_array_equal(layers[1].labels.mass, [[1, 0, 0, 0, 0]])
     only_persons = label_layers(coco_photo(1), truth, {"ade31": said})[1].labels
-    np.testing.assert_array_equal(only_persons, [[sky, IGNORE, IGNORE, chair, IGNORE]])
+    np.testing.assert_array_equal(only_persons.mass, [[1, 0, 0, 1, 0]])
+    assert only_persons.ids[0, 0, 3] == chair
 
 
-def test_votes_need_agreement_and_background_means_unknown() -> None:
-    cat = index(VOC20, "cat") + 1
-    votes = {
-        "voc21": np.array([[cat, cat, 0]], np.uint8),
-        "voc21_agreement": np.array([[1.0, 0.5, 1.0]]),
+def test_votes_need_half_of_the_views_and_background_means_unknown() -> None:
+    cat, dog = index(VOC20, "cat") + 1, index(VOC20, "dog") + 1
+    votes = {  # three cells: cat and background; nearly all background; cat and dog
+        "voc21": np.array([[[cat, 0, cat]], [[0, cat, dog]]], np.uint8),
+        "voc21_shares": np.array([[[153, 204, 153]], [[102, 51, 102]]], np.uint8),
     }
-    np.testing.assert_array_equal(
-        gated_votes(coco_photo(0), votes)["voc21"], [[cat - 1, IGNORE, IGNORE]]
-    )
+    gated = gated_votes(coco_photo(0), votes)["voc21"]
+    np.testing.assert_allclose(gated.shares, [[[0.6, 0, 0.6]], [[0, 0, 0.4]]], atol=1e-6)
+    assert gated.ids[:, 0, 2].tolist() == [cat - 1, dog - 1]
+
+
+def sure(ids: np.ndarray) -> np.ndarray:
+    return np.full((1, *ids.shape), 255, np.uint8)
 
 
 def street_votes(ground: str) -> dict[str, np.ndarray]:
@@ -184,33 +186,36 @@ def street_votes(ground: str) -> dict[str, np.ndarray]:
     scene[5:] = index(ADE31, ground) + 1
     city = np.full((10, 10), index(CITY19, "sky"), np.uint8)
     city[8:] = index(CITY19, "road")
-    sure = np.ones((10, 10))
-    return {"ade31": scene, "ade31_agreement": sure, "city19": city, "city19_agreement": sure,
-            "voc21": np.zeros((10, 10), np.uint8), "voc21_agreement": sure}  # fmt: skip
+    return {
+        "ade31": scene[None], "ade31_shares": sure(scene),
+        "city19": city[None], "city19_shares": sure(city),
+    }  # fmt: skip
 
 
-def test_street_teacher_speaks_on_streets_only_and_not_against_the_scene_teacher() -> None:
+def test_street_teacher_does_not_speak_against_the_scene_teacher() -> None:
     assert is_street(street_votes("road"))
     assert not is_street(street_votes("grass"))
-    assert "city19" not in gated_votes(coco_photo(0), street_votes("grass"))
     city = gated_votes(coco_photo(0), street_votes("road"))["city19"]
-    assert (city[:5] == index(CITY19, "sky")).all()
-    assert (city[5:8] == IGNORE).all()  # "sky" where the scene teacher sees a road
-    assert (city[8:] == index(CITY19, "road")).all()
+    sky = (city.ids[0] == index(CITY19, "sky")) & (city.mass > 0)
+    assert sky[:5].all()
+    assert (city.mass[5:8] == 0).all()  # "sky" where the scene teacher sees a road
+    assert (city.ids[0, 8:] == index(CITY19, "road")).all()
+    assert (city.mass[8:] == 1).all()
 
 
 def test_animals_must_be_those_of_the_image_label() -> None:
     dog, cat = index(VOC20, "dog") + 1, index(VOC20, "cat") + 1
     person, rug = index(ADE31, "person") + 1, index(ADE31, "rug") + 1
-    sure = np.ones((1, 3))
+    objects, scene = np.array([[dog, cat, 0]], np.uint8), np.array([[rug, rug, person]], np.uint8)
     votes = {
-        "voc21": np.array([[dog, cat, 0]], np.uint8), "voc21_agreement": sure,
-        "ade31": np.array([[rug, rug, person]], np.uint8), "ade31_agreement": sure,
+        "voc21": objects[None], "voc21_shares": sure(objects),
+        "ade31": scene[None], "ade31_shares": sure(scene),
     }  # fmt: skip
     beagle = Photo("imagenet_samples", "x", Path("x.jpg"), image_class=162)
     gated = gated_votes(beagle, votes)
-    np.testing.assert_array_equal(gated["voc21"], [[dog - 1, IGNORE, IGNORE]])
-    np.testing.assert_array_equal(gated["ade31"], [[IGNORE, rug - 1, IGNORE]])
+    np.testing.assert_array_equal(gated["voc21"].mass, [[1, 0, 0]])
+    np.testing.assert_array_equal(gated["ade31"].mass, [[0, 1, 0]])
+    assert gated["ade31"].ids[0, 0, 1] == rug - 1
 
 
 def test_words_close_withheld_classes_in_every_vocabulary() -> None:
@@ -220,71 +225,184 @@ def test_words_close_withheld_classes_in_every_vocabulary() -> None:
     assert words.open["two"].tolist() == [False, True]
 
 
+def all_cells(vocabulary: str, labels: SoftLabels, **more: int) -> Point:
+    J = len(labels.ids)
+    return Point(
+        vocabulary,
+        torch.arange(labels.mass.size),
+        torch.from_numpy(labels.ids.reshape(J, -1)).long(),
+        torch.from_numpy(labels.shares.reshape(J, -1)),
+        1.0,
+        **more,
+    )
+
+
+def loss_of(words: Words, *points: Point) -> float:
+    maps, rng = StageMaps.from_tokens(tokens()), random.Random(0)
+    head = DenseHead().eval()
+    return step_loss(head, torch.tensor(2.0), maps, points, words, 0.5, rng).item()
+
+
 def test_loss_scores_cells_against_their_own_vocabulary_only() -> None:
     # both words of "same" share one embedding: whatever the head says, p = 1/2 and the loss log 2
-    tables = {"same": [["bear"], ["dog"]], "lone": [["cat"]]}
-    words = Words(TwoWords(), tables)
-    context = tokens()
-    cells = np.zeros((16, 24))
-    same = view_of(context, {"same": cells})
-    sampler = Sampler([same], words, {}, points=8, seed=0)
-    loss = step_loss(DenseHead(), torch.tensor(2.0), [same], sampler, words, 0.5)
-    assert loss.item() == pytest.approx(np.log(2), abs=1e-5)
-    lone = view_of(context, {"lone": cells})  # a single word has no rival: no loss
-    sampler = Sampler([lone], words, {}, points=8, seed=0)
-    assert step_loss(DenseHead(), torch.tensor(2.0), [lone], sampler, words, 0.5).item() == 0.0
+    words = Words(TwoWords(), {"same": [["bear"], ["dog"]], "lone": [["cat"]]})
+    zeros = SoftLabels.hard(np.zeros((8, 12), np.uint8))
+    assert loss_of(words, all_cells("same", zeros)) == pytest.approx(np.log(2), abs=1e-5)
+    # a single word has no rival: no loss
+    assert loss_of(words, all_cells("lone", zeros)) == pytest.approx(0, abs=1e-6)
+    # a mean over cells, whatever their vocabulary
+    both = loss_of(words, all_cells("same", zeros), all_cells("lone", zeros))
+    assert both == pytest.approx(np.log(2) / 2, abs=1e-5)
+
+
+def test_soft_shares_and_cells_that_only_say_what_they_are_not() -> None:
+    words = Words(TwoWords(), {"v": [["bear"], ["dog"], ["cat"]]})  # p = 1/3 each
+    soft = SoftLabels(
+        np.stack([np.zeros((8, 12), np.uint8), np.ones((8, 12), np.uint8)]),
+        np.full((2, 8, 12), 0.5, np.float32),
+    )
+    assert loss_of(words, all_cells("v", soft)) == pytest.approx(np.log(3), abs=1e-5)
+    nothing = SoftLabels.hard(np.zeros((8, 12), np.uint8))
+    # none of the first one: -log(1/3 + 1/3)
+    assert loss_of(words, all_cells("v", nothing, first=1)) == pytest.approx(np.log(1.5), abs=1e-5)
+
+
+def test_withheld_classes_are_neither_target_nor_rival() -> None:
+    tables = {"v": [["bear"], ["dog"], ["cat"]]}
+    words = Words(TwoWords(), tables, withheld=("cat",))
+    zeros = SoftLabels.hard(np.zeros((8, 12), np.uint8))
+    assert loss_of(words, all_cells("v", zeros)) == pytest.approx(np.log(2), abs=1e-5)
+    cats = SoftLabels.hard(np.full((8, 12), 2, np.uint8))
+    assert loss_of(words, all_cells("v", cats)) == 0.0
+
+
+def stored_photo(ids: np.ndarray, exhaustive: int = 0) -> StoredPhoto:
+    pixels = np.repeat((ids == 1).astype(np.uint8)[..., None] * 255, 3, 2)
+    return StoredPhoto(coco_photo(exhaustive), pixels, ids.astype(np.uint8), {})
+
+
+def test_a_view_says_what_unlabelled_cells_are_not() -> None:
+    ids = np.full((64, 64), IGNORE)
+    ids[:32] = 3
+    rng = random.Random(0)
+    things = draw_view(stored_photo(ids, exhaustive=80), (64, 64), 64, rng)
+    assert things.rest.sum() == 32
+    np.testing.assert_array_equal(things.rest, things.layers[0].labels.mass == 0)
+    for exhaustive in (0, 133):  # nothing known; or all known, and then unlabelled means void
+        assert not draw_view(stored_photo(ids, exhaustive), (64, 64), 64, rng).rest.any()
 
 
 def test_sampler_prefers_rare_classes_and_skips_ignored_cells() -> None:
-    ids = np.full((16, 24), IGNORE)
-    ids[:8], ids[8, :2] = 0, 1
-    words = Words(TwoWords(), {"v": [["apple"], ["bear"]]})
-    view = view_of(tokens(), {"v": ids})
-    assert class_counts([view], "v", 2).tolist() == [192, 2]
-    sampler = Sampler([view], words, {}, points=500, seed=0)
-    drawn = sampler.cells(view, "v")
+    ids = np.full((128, 192), IGNORE)
+    ids[:64], ids[64:72, :16] = 0, 1
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
+    stored = stored_photo(ids)
+    assert class_counts([stored], "coco133", 2).tolist() == [192, 2]
+    sampler = Sampler([stored], words, {}, points=500, seed=0)
+    labels = SoftLabels.hard(ids[4::8, 4::8])
+    drawn = sampler.cells(Layer("coco133", labels, 1.0))
     assert len(drawn) == 194
-    assert not (view.layers["v"][drawn] == IGNORE).any()
+    assert (labels.mass.ravel()[drawn] == 1).all()
     expected = (392 / 202) ** 0.5  # 1/sqrt(count + 200)
-    assert float(sampler.rarity["v"][1] / sampler.rarity["v"][0]) == pytest.approx(expected)
+    assert sampler.rarity["coco133"][1] / sampler.rarity["coco133"][0] == pytest.approx(expected)
 
 
-def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(tmp_path: Path) -> None:
-    context = tokens(seed=3)
-    ids = (StageMaps.from_tokens(context).s8[0, 0] > 0).numpy().astype(int)  # a rule of one channel
-    words = Words(TwoWords(), {"v": [["apple"], ["bear"]]})
-    view = view_of(context, {"v": ids})
-    config = HeadConfig(
-        tmp_path,
-        tmp_path,
-        tmp_path,
-        steps=40,
+def test_points_of_a_batch_start_at_their_view() -> None:
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
+    sampler = Sampler([stored_photo(np.zeros((64, 64)))], words, {}, points=500, seed=0)
+    rest = np.array([[False, True], [False, False]])
+    layer = Layer("coco133", SoftLabels.hard(np.array([[1, IGNORE], [IGNORE, 0]])), 1.0)
+    view = TrainingView(torch.zeros(3, 16, 16), [layer], rest, "coco133", 1, -1)
+    labelled, unlabelled = points_of(2, view, sampler, view.layers, 0.5)
+    assert labelled.cells.tolist() == [8, 11]
+    assert labelled.ids.tolist() == [[1, 0]]
+    assert (unlabelled.cells.tolist(), unlabelled.first, unlabelled.weight) == ([9], 1, 0.5)
+
+
+def test_image_labels_hold_where_conse_agrees() -> None:
+    keys = torch.eye(3)
+    conse = torch.stack([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)])
+    layer = image_class_layer(conse, 1, keys, (1, 2), 0.2)
+    np.testing.assert_array_equal(layer.labels.shares, [[[0, 1]]])
+    assert (layer.labels.ids == 1).all()
+
+
+def small_config(folder: Path, steps: int) -> HeadConfig:
+    return HeadConfig(
+        folder,
+        folder,
+        folder,
+        steps=steps,
         batch=2,
-        points=256,
-        window=6,
-        warmup=5,
+        points=64,
+        window=64,
+        warmup=2,
         average=0.8,
-        learning_rate=5e-3,
+        learning_rate=3e-3,
     )
-    head, scale, sampler = fit(config, [view], words)
-    text = words.embeddings[[words.index["apple"], words.index["bear"]]]
-    right = (torch.einsum("dyx,kd->kyx", head(context)[0], text).argmax(0).numpy() == ids).mean()
-    assert right > 0.8
 
-    names = taught_words(words, sampler)
-    assert names == []  # each class has fewer than 200 cells
+
+@pytest.fixture
+def halves() -> StoredPhoto:
+    ids = np.zeros((96, 96))
+    ids[:, 48:] = 1
+    return stored_photo(ids)
+
+
+def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(
+    tmp_path: Path, halves: StoredPhoto
+) -> None:
+    encoder = EmbeddedEncoder()
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
+    head, scale, sampler = fit(small_config(tmp_path, 40), encoder, [halves], words)
+    text = words.embeddings[[words.index["apple"], words.index["bear"]]]
+    sampler.restart(12345)  # views that were not trained on
+    views = sampler.views(24, 64)
+    context = encoder.encode_image(torch.stack([view.pixels for view in views]), layers=(1,))
+    said = torch.einsum("bdyx,kd->bkyx", head(context), text).argmax(1).numpy()
+    true = np.stack([view.layers[0].labels.ids[0] for view in views])
+    assert 0.2 < true.mean() < 0.8
+    assert (said == true).mean() > 0.9
+
+    assert taught_words(words, sampler) == []  # each class has fewer than 200 cells
     path = tmp_path / "head.safetensors"
     save_head(path, head, scale, ["apple", "bear"], text, {"recipe": "test"})
     loaded = load_dense_head(path)
     assert loaded.names == ("apple", "bear")
     assert loaded.notes == {"recipe": "test"}
     assert loaded.scale == pytest.approx(scale)
-    torch.testing.assert_close(loaded.head(context), head(context), atol=5e-3, rtol=0)
+    torch.testing.assert_close(loaded.head(context), head(context), atol=2e-2, rtol=0)
     torch.testing.assert_close(loaded.nearness(text), torch.ones(2), atol=1e-3, rtol=0)
 
 
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, halves: StoredPhoto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_head, "SAVE_EVERY", 2)
+    encoder = EmbeddedEncoder()
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
+    config, file = small_config(tmp_path, 4), tmp_path / "state"
+    straight, scale, _ = fit(config, encoder, [halves], words)
+    real, calls = step_loss, []
+
+    def stop_at_the_fourth(*given: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(embedded_head, "step_loss", stop_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, encoder, [halves], words, file)
+    monkeypatch.setattr(embedded_head, "step_loss", real)
+    resumed, again, _ = fit(config, encoder, [halves], words, file)
+    assert again == scale
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 def test_load_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="make train-embedded-head"):
+    with pytest.raises(InputError, match="make train-embedded"):
         load_dense_head(tmp_path / "none.safetensors")
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"not a header")

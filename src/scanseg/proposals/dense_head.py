@@ -1,13 +1,14 @@
-"""The embedded head: a small network that turns the tower's features into dense embeddings.
+"""The embedded head: a network that turns the tower's features into dense embeddings.
 
-It starts from ConSE and adds a learned correction, so before training it *is* ConSE:
+It reads the frozen tower's map at stride 8 and goes on with a *branch* of its own: a copy of the
+tower's later blocks, fine-tuned for labelling pixels, while the frozen ones keep serving ConSE. On
+top of the branch, context blocks at strides 32, 16 and 8 learn a correction of ConSE, so before
+training the head *is* ConSE:
 
-    F(y, x) = normalise(normalise(e) + MLP(U + W s8))
-    U       = context(s16 + up(context(s32, e, global)))
+    F = normalise(normalise(e) + MLP(context(s8 + up(context(s16 + up(context(s32, e, global)))))))
 
-with s8, s16, s32 the standardised stages, e the dense ConSE embedding and global that of the whole
-photo. The coarse part (``hidden``) mixes neighbours at stride 32 and 16; the fine part (``embed``)
-works cell by cell at stride 8.
+with s8 the frozen stage, s16 and s32 the branch's stages (all standardised), e the dense ConSE
+embedding and global that of the whole photo.
 """
 
 from __future__ import annotations
@@ -31,29 +32,36 @@ CONSE_GAIN = 10.0
 
 @dataclass(frozen=True)
 class StageMaps:
-    """What the head reads, channels first.
+    """What the head reads of the frozen tower, channels first.
 
     Attributes:
-        s8, s16, s32: the tower's stages, (B, V, rows, columns) each.
+        s8: the stage at stride 8, (B, V, rows, columns).
         conse: dense ConSE embedding at stride 32, (B, D, rows, columns), unit norm.
         pooled: ConSE embedding of the whole photo, (B, D), unit norm.
     """
 
     s8: Tensor
-    s16: Tensor
-    s32: Tensor
     conse: Tensor
     pooled: Tensor
 
     @classmethod
     def from_tokens(cls, context: ClipTokens) -> StageMaps:
-        """From ``EmbeddedEncoder.encode_image(pixels, layers=(1, 2, 3))``."""
+        """From ``EmbeddedEncoder.encode_image(pixels, layers=(1,))``."""
         assert context.dense is not None
-        stages = [
-            context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
-            for layer in (1, 2, 3)
-        ]
-        return cls(stages[0], stages[1], stages[2], context.dense, context.pooled)
+        fine = context.patches[1].transpose(1, 2).unflatten(2, context.grids[1])
+        return cls(fine, context.dense, context.pooled)
+
+
+def tower_branch() -> nn.Sequential:
+    """Blocks 3 to 6 of EfficientNet-Lite0 (strides 8 to 32), not yet loaded."""
+    import timm
+
+    blocks = timm.create_model("tf_efficientnet_lite0", pretrained=False).blocks
+    return nn.Sequential(*blocks[3:])
+
+
+MIDDLE_BLOCKS = 2
+"""Blocks of the branch that lead to its map at stride 16."""
 
 
 class ContextBlock(nn.Module):
@@ -101,7 +109,7 @@ class DenseHead(nn.Module):
         vision_widths: tuple[int, int, int] = (40, 112, 320),
         joint_width: int = 384,
         *,
-        hidden: int = 192,
+        hidden: int = 256,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -111,6 +119,7 @@ class DenseHead(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(sum(vision_widths)))
         self.register_buffer("std", torch.ones(sum(vision_widths)))
+        self.branch = tower_branch()
         self.coarse = nn.Linear(coarse + 2 * joint_width, hidden)
         self.coarse_context = nn.Sequential(
             ContextBlock(hidden, dropout=dropout),
@@ -119,6 +128,7 @@ class DenseHead(nn.Module):
         self.middle = nn.Linear(middle, hidden)
         self.middle_context = ContextBlock(hidden, dropout=dropout)
         self.fine = nn.Linear(fine, hidden)
+        self.fine_context = ContextBlock(hidden, dropout=dropout)
         correction = nn.Linear(2 * hidden, joint_width)
         nn.init.normal_(correction.weight, std=1e-3)
         nn.init.zeros_(correction.bias)
@@ -130,44 +140,50 @@ class DenseHead(nn.Module):
             correction,
         )
 
+    def train(self, mode: bool = True) -> DenseHead:
+        """As usual, but the branch's batch norms keep the statistics of the tower."""
+        super().train(mode)
+        for module in self.branch.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
     def forward(self, context: ClipTokens) -> Tensor:
         """Dense embeddings of whole photos, (B, D, rows, columns) at stride 8, unit norm over D."""
         maps = StageMaps.from_tokens(context)
-        grid = maps.s8.shape[-2:]
-        hidden = F.interpolate(self.hidden(maps), grid, mode="bilinear", align_corners=False)
-        conse = F.interpolate(maps.conse, grid, mode="bilinear", align_corners=False)
-        fine, coarse, base = (x.movedim(1, -1) for x in (maps.s8, hidden, conse))
-        return self.embed(coarse, fine, base).movedim(-1, 1)
+        return self.embed(self.hidden(maps), maps.conse)
+
+    def stages(self, s8: Tensor) -> tuple[Tensor, Tensor]:
+        """The branch's maps at strides 16 and 32."""
+        s16 = self.branch[:MIDDLE_BLOCKS](s8)
+        return s16, self.branch[MIDDLE_BLOCKS:](s16)
 
     def hidden(self, maps: StageMaps) -> Tensor:
-        """The coarse part U: (B, C, rows, columns) at stride 16."""
-        s32 = self._standardised(maps.s32.movedim(1, -1), 2)  # (B, rows, columns, V)
+        """What the embeddings are made of: (B, C, rows, columns) at stride 8."""
+        s16, s32 = self.stages(maps.s8)
+        coarse = self._standardised(s32.movedim(1, -1), 2)  # (B, rows, columns, V)
         conse = CONSE_GAIN * maps.conse.movedim(1, -1)
         whole = CONSE_GAIN * maps.pooled[:, None, None].expand_as(conse)
-        x = self.coarse(torch.cat([s32, conse, whole], -1)).movedim(-1, 1)
-        x = self.coarse_context(x)  # (B, C, rows, columns) at stride 32
-        x = F.interpolate(x, maps.s16.shape[-2:], mode="bilinear", align_corners=False)
-        s16 = self._standardised(maps.s16.movedim(1, -1), 1)
-        return self.middle_context(x + self.middle(s16).movedim(-1, 1))
+        x = self.coarse(torch.cat([coarse, conse, whole], -1)).movedim(-1, 1)
+        x = _resized(self.coarse_context(x), s16)
+        middle = self._standardised(s16.movedim(1, -1), 1)
+        x = self.middle_context(x + self.middle(middle).movedim(-1, 1))
+        fine = self._standardised(maps.s8.movedim(1, -1), 0)
+        return self.fine_context(_resized(x, maps.s8) + self.fine(fine).movedim(-1, 1))
 
-    def embed(self, hidden: Tensor, fine: Tensor, conse: Tensor) -> Tensor:
-        """The fine part, cell by cell.
-
-        Args:
-            hidden: (..., C) the coarse part at these cells.
-            fine: (..., V) stage at stride 8, as the tower gives it.
-            conse: (..., D) dense ConSE embedding at these cells, any length.
-
-        Returns:
-            (..., D), unit norm.
-        """
-        x = hidden + self.fine(self._standardised(fine, 0))
-        return F.normalize(F.normalize(conse, dim=-1) + self.mlp(x), dim=-1)
+    def embed(self, hidden: Tensor, conse: Tensor) -> Tensor:
+        """Hidden map (B, C, rows, columns) and dense ConSE -> (B, D, rows, columns), unit norm."""
+        correction = self.mlp(hidden.movedim(1, -1)).movedim(-1, 1)
+        return F.normalize(F.normalize(_resized(conse, hidden), dim=1) + correction, dim=1)
 
     def _standardised(self, features: Tensor, stage: int) -> Tensor:
         start = sum(self.widths[:stage])
         part = slice(start, start + self.widths[stage])
         return (features - self.mean[part]) / self.std[part]
+
+
+def _resized(values: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -213,7 +229,7 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise InputError(f"no trained head {path}: make one with make train-embedded-head")
+        raise InputError(f"no trained head {path}: make one with make train-embedded")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -1,11 +1,12 @@
 """Train the embedded preset's dense head: ``python -m scanseg.training.embedded_head --help``.
 
-Four steps, each of which goes on where it was stopped: the teachers vote, the frozen tower's
-features are stored, the head is trained on both, and the averaged weights are written as
-safetensors together with the words that the head was taught.
+The teachers vote on every photo once; then the head is trained on random windows of the photos, on
+top of the frozen tower, and its averaged weights are written as safetensors together with the words
+that it was taught. Both steps go on where they were stopped.
 
 The loss is one cross entropy over several vocabularies: a cell is scored only against the words
-that its source could have said, on cosine times a learned scale.
+that its source could have said, on cosine times a learned scale. Where a photo's things are all
+labelled, an unlabelled cell learns that it is none of them.
 """
 
 from __future__ import annotations
@@ -15,51 +16,50 @@ import logging
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
-from scanseg.proposals.dense_head import DenseHead
+from scanseg.proposals.dense_head import DenseHead, StageMaps
+from scanseg.storage import atomic_write
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
+    StoredPhoto,
     TrainingView,
     class_counts,
-    load_views,
-    spoken,
-    stack_maps,
+    draw_view,
+    load_photos,
 )
+from scanseg.training.head_labels import Layer, SoftLabels
 from scanseg.training.head_photos import Photo, Recipe, training_photos
-from scanseg.training.head_views import make_features
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import make_votes
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 TEMPLATES = ("{}", "a photo of a {}.", "a {} in the scene.", "a picture of the {}.")
-EVERY = {"clothing_coparsing": 6, "imagenet_samples": 2}
+EVERY = {"clothing_coparsing": 4, "imagenet_samples": 3}
 """Of these data sets only every n-th photo is used (time; the photos are much alike)."""
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """Long sides in pixels of a source's whole views and crops."""
-
-    sides: tuple[int, ...]
-    crops: tuple[int, ...] = ()
-
-
-PLANS = {
-    "coco_train": ViewPlan((512, 640, 384, 512), (448, 448, 512, 512)),
-    "coco_train_more": ViewPlan((512, 640, 384, 512), (448, 448, 512, 512)),
-    "facades_night_day": ViewPlan((512, 384), (448, 448)),
-    "imagenet_samples": ViewPlan((320, 256)),
-    "clothing_coparsing": ViewPlan((416, 416), (384,)),
+SIDES = {
+    "coco_train": (384, 832),
+    "coco_train_more": (384, 832),
+    "facades_night_day": (384, 640),
+    "imagenet_samples": (320, 448),
+    "clothing_coparsing": (384, 640),
 }
+"""Least and largest long side, in pixels, to which a source's photos are resized."""
+IMAGE_CLASS_SIMILARITY = 0.7
+"""Cosine of a cell's ConSE embedding with the key of the photo's class from which the cell takes
+the image-level label."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,20 @@ class HeadConfig:
         steps: optimiser steps.
         batch: views per step.
         points: labelled cells per layer of a view and step.
-        window: side of the random square window of a view that a step looks at, in cells at
-            stride 32.
+        window: side of the random square windows, in pixels, a multiple of 32.
         learning_rate: peak of AdamW's cosine schedule.
+        branch_rate: the same for the branch, which starts from trained weights.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up.
         dropout: of the head.
         average: decay of the weights' moving average, which is what is saved.
         main_word: probability that a class is spoken for by its first word, else by a synonym.
         scale: cosine scale at the start; it is learned.
+        rest_weight: weight of cells that only say which words they are not.
         image_class_weight: weight of ImageNet's image-level labels.
         sources: relative frequency of the data sets among the views.
         seed: of everything that is drawn.
-        threads: for torch.
+        threads: for torch; a second thread makes the next step's views and features.
         name: of the written file, in ``work``.
     """
 
@@ -99,38 +100,42 @@ class HeadConfig:
     recipe: Recipe = "default"
     hold_out: bool = False
     withheld: tuple[str, ...] = ()
-    steps: int = 300
+    steps: int = 690
     batch: int = 12
-    points: int = 64
-    window: int = 8
-    learning_rate: float = 2e-3
+    points: int = 96
+    window: int = 320
+    learning_rate: float = 1.5e-3
+    branch_rate: float = 3e-4
     weight_decay: float = 0.03
     warmup: int = 30
     dropout: float = 0.1
-    average: float = 0.98
+    average: float = 0.985
     main_word: float = 0.5
     scale: float = 16.0
     image_class_weight: float = 0.2
+    rest_weight: float = 0.5
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
             "coco_train": 5.0,
-            "coco_train_more": 0.8,
-            "facades_night_day": 0.7,
-            "imagenet_samples": 2.0,
-            "clothing_coparsing": 0.7,
+            "coco_train_more": 1.2,
+            "facades_night_day": 0.8,
+            "imagenet_samples": 2.2,
+            "clothing_coparsing": 0.6,
         }
     )
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
     name: str = "embedded_head.safetensors"
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.points, self.window) < 1:
             raise InputError("steps, batch, points and window must be at least 1")
-        unknown = set(self.sources) - set(PLANS)
+        if self.window % 32:
+            raise InputError(f"window must be a multiple of 32, not {self.window}")
+        unknown = set(self.sources) - set(SIDES)
         if unknown:
             raise InputError(
-                f"no such data set: {', '.join(sorted(unknown))}; there are {', '.join(PLANS)}"
+                f"no such data set: {', '.join(sorted(unknown))}; there are {', '.join(SIDES)}"
             )
         known = {word for table in VOCABULARIES.values() for words in table for word in words}
         missing = set(self.withheld) - known
@@ -192,7 +197,7 @@ class Sampler:
     """Draws views by source and, within a view, labelled cells by the rarity of their class.
 
     Args:
-        views: the training set.
+        photos: the training set.
         words: which classes are open.
         frequencies: source -> relative frequency of its views.
         points: cells per layer.
@@ -201,190 +206,303 @@ class Sampler:
 
     def __init__(
         self,
-        views: Sequence[TrainingView],
+        photos: Sequence[StoredPhoto],
         words: Words,
         frequencies: Mapping[str, float],
         points: int,
         seed: int,
     ) -> None:
-        self.by_source: dict[str, list[TrainingView]] = {}
-        for view in views:
-            self.by_source.setdefault(view.source, []).append(view)
+        self.by_source: dict[str, list[StoredPhoto]] = {}
+        for stored in photos:
+            self.by_source.setdefault(stored.photo.source, []).append(stored)
         self.sources = sorted(self.by_source)
         self.frequencies = [frequencies.get(source, 1.0) for source in self.sources]
         self.points = points
+        self.words = words
         self.rng = random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = np.random.default_rng(seed)
         self.counts, self.rarity = {}, {}
         for name, table in words.tables.items():
-            counts = class_counts(views, name, len(table))
+            counts = class_counts(photos, name, len(table))
             self.counts[name] = counts
-            self.rarity[name] = (counts + 200).rsqrt().float() * words.open[name]
+            self.rarity[name] = ((counts + 200).rsqrt() * words.open[name]).numpy()
+
+    def restart(self, seed: int) -> None:
+        """Draw on from a seed."""
+        self.rng = random.Random(seed)
+        self.generator = np.random.default_rng(seed)
 
     def views(self, count: int, window: int) -> list[TrainingView]:
-        """Windows of ``count`` views, drawn independently."""
+        """Windows of ``count`` photos, drawn independently."""
         sources = self.rng.choices(self.sources, self.frequencies, k=count)
-        return [self._window(self.rng.choice(self.by_source[source]), window) for source in sources]
+        return [
+            draw_view(self.rng.choice(self.by_source[source]), SIDES[source], window, self.rng)
+            for source in sources
+        ]
 
-    def _window(self, view: TrainingView, size: int) -> TrainingView:
-        rows, columns = view.maps["s32"].shape[-2:]
-        row = self.rng.randint(0, max(0, rows - size))
-        column = self.rng.randint(0, max(0, columns - size))
-        return view.window(row, column, size)
-
-    def cells(self, view: TrainingView, vocabulary: str) -> Tensor:
+    def cells(self, layer: Layer) -> np.ndarray:
         """Up to ``points`` labelled cells of a layer: (p,) indices."""
-        ids = view.layers[vocabulary]
-        chance = torch.where(
-            spoken(ids, vocabulary),
-            self.rarity[vocabulary][ids.clamp(0, len(self.rarity[vocabulary]) - 1)],
-            0.0,
-        )
-        available = int((chance > 0).sum())
-        if available == 0:
-            return torch.empty(0, dtype=torch.long)
-        count = min(self.points, available)
-        return torch.multinomial(chance, count, generator=self.generator)
+        labels = layer.labels
+        chance = self.rarity[layer.vocabulary][labels.ids[0]] * labels.mass
+        return self._drawn(chance.ravel())
+
+    def rest(self, view: TrainingView) -> np.ndarray:
+        """Up to half as many cells that are none of the exhaustive classes: (p,) indices."""
+        return self._drawn(view.rest.ravel().astype(np.float64))[: self.points // 2]
+
+    def _drawn(self, chance: np.ndarray) -> np.ndarray:
+        possible = np.flatnonzero(chance)
+        if len(possible) <= self.points:
+            return possible
+        p = chance[possible] / chance[possible].sum()
+        return self.generator.choice(possible, self.points, replace=False, p=p)
 
 
-def embed_cells(head: DenseHead, views: Sequence[TrainingView], cells: Tensor) -> Tensor:
-    """Embeddings of some cells of views of one size; equal to the head's dense output there.
+@dataclass(frozen=True)
+class Point:
+    """Cells of one view that are scored together.
 
-    Args:
-        head: any mode.
-        views: B views with the same grid.
-        cells: (B, P) indices of cells, row by row.
-
-    Returns:
-        (B, P, D), unit norm.
+    Attributes:
+        vocabulary: against whose words.
+        cells: (p,) indices into the batch's cells.
+        ids: (J, p) classes.
+        shares: (J, p) their shares.
+        weight: of each cell, times its mass.
+        first: 0, or the number of leading classes that these cells are certainly none of; then
+            ids and shares mean nothing.
     """
-    maps = stack_maps(views)
-    rows, columns = views[0].grid
-    where = torch.stack(
-        [(cells % columns + 0.5) / columns * 2 - 1, (cells // columns + 0.5) / rows * 2 - 1], -1
-    )[:, None]  # (B, 1, P, 2) as x, y in [-1, 1]
 
-    def at_cells(values: Tensor) -> Tensor:
-        picked = F.grid_sample(values, where, padding_mode="border", align_corners=False)
-        return picked[:, :, 0].transpose(1, 2)  # (B, P, C)
+    vocabulary: str
+    cells: Tensor
+    ids: Tensor
+    shares: Tensor
+    weight: float
+    first: int = 0
 
-    fine = maps.s8.flatten(2).transpose(1, 2)  # (B, cells, V)
-    fine = fine.gather(1, cells[..., None].expand(-1, -1, fine.shape[2]))  # (B, P, V)
-    return head.embed(at_cells(head.hidden(maps)), fine, at_cells(maps.conse))
+
+def points_of(
+    number: int, view: TrainingView, sampler: Sampler, layers: Sequence[Layer], rest_weight: float
+) -> list[Point]:
+    """What a step learns from view ``number`` of its batch."""
+    start = number * view.grid[0] * view.grid[1]
+    found = []
+    for layer in layers:
+        cells = sampler.cells(layer)
+        labels = layer.labels
+        found.append(
+            Point(
+                layer.vocabulary,
+                torch.from_numpy(cells) + start,
+                torch.from_numpy(labels.ids.reshape(len(labels.ids), -1)[:, cells]).long(),
+                torch.from_numpy(labels.shares.reshape(len(labels.ids), -1)[:, cells]),
+                layer.weight,
+            )
+        )
+    if rest_weight > 0 and view.exhaustive and view.rest.any():
+        cells = sampler.rest(view)
+        nothing = torch.zeros(1, len(cells))
+        found.append(
+            Point(
+                view.vocabulary,
+                torch.from_numpy(cells) + start,
+                nothing.long(),
+                nothing,
+                rest_weight,
+                view.exhaustive,
+            )
+        )
+    return [point for point in found if len(point.cells)]
+
+
+def image_class_layer(
+    conse: Tensor, image_class: int, keys: Tensor, grid: tuple[int, int], weight: float
+) -> Layer:
+    """Cells of a photo of one thing whose ConSE embedding (D, rows, columns) agrees with it."""
+    near = torch.einsum("dyx,d->yx", conse, keys[image_class])
+    near = F.interpolate(near[None, None], grid, mode="bilinear", align_corners=False)[0]
+    shares = (near >= IMAGE_CLASS_SIMILARITY).float().numpy()  # (1, rows, columns)
+    ids = np.full(shares.shape, image_class, np.int16)
+    return Layer(IMAGE_CLASSES, SoftLabels(ids, shares), weight)
 
 
 def step_loss(
     head: DenseHead,
     log_scale: Tensor,
-    batch: Sequence[TrainingView],
-    sampler: Sampler,
+    maps: StageMaps,
+    points: Sequence[Point],
     words: Words,
     main_word: float,
+    rng: random.Random,
 ) -> Tensor:
     """Cross entropy of a batch: every layer against its own vocabulary, weighted mean of cells."""
-    by_grid: dict[tuple[int, int], list[tuple[TrainingView, dict[str, Tensor]]]] = {}
-    for view in batch:
-        cells = {name: sampler.cells(view, name) for name in view.layers}
-        if sum(len(where) for where in cells.values()):
-            by_grid.setdefault(view.grid, []).append((view, cells))
-    gathered: dict[str, list[tuple[Tensor, Tensor, float]]] = {}
-    for group in by_grid.values():
-        chosen = nn.utils.rnn.pad_sequence(
-            [torch.cat(list(cells.values())) for _, cells in group], batch_first=True
-        )  # (B, P)
-        embedded = embed_cells(head, [view for view, _ in group], chosen)  # (B, P, D)
-        for (view, cells), row in zip(group, embedded, strict=True):
-            start = 0
-            for name, where in cells.items():
-                part = row[start : start + len(where)]
-                start += len(where)
-                gathered.setdefault(name, []).append(
-                    (part, view.layers[name][where], view.weights[name])
-                )
+    hidden = head.hidden(maps)  # (B, C, rows, columns)
+    conse = F.interpolate(maps.conse, hidden.shape[-2:], mode="bilinear", align_corners=False)
+    chosen, back = torch.cat([point.cells for point in points]).unique(return_inverse=True)
+
+    def at_cells(values: Tensor) -> Tensor:
+        return values.movedim(1, -1).flatten(0, 2)[chosen].T[None, :, None]  # (1, C, 1, p)
+
+    embedded = head.embed(at_cells(hidden), at_cells(conse))[0, :, 0].T[back]  # (points, D)
+    parts = embedded.split([len(point.cells) for point in points])
     total, weight = log_scale.new_zeros(()), 0.0
-    for name, parts in gathered.items():
-        targets = words.draw(name, main_word, sampler.rng)  # (K, D)
-        points = torch.cat([part[0] for part in parts])  # (p, D)
-        ids = torch.cat([part[1] for part in parts])
-        each = torch.cat([part[0].new_full((len(part[1]),), part[2]) for part in parts])
-        scores = log_scale.exp() * points @ targets.T  # (p, K)
-        scores = scores.masked_fill(~words.open[name], -math.inf)
-        total = total + (each * F.cross_entropy(scores, ids, reduction="none")).sum()
-        weight += float(each.sum())
+    for name in sorted({point.vocabulary for point in points}):
+        targets = words.draw(name, main_word, rng)  # (K, D)
+        for point, part in zip(points, parts, strict=True):
+            if point.vocabulary != name:
+                continue
+            logits = log_scale.exp() * part @ targets.T  # (p, K)
+            log_p = logits.masked_fill(~words.open[name], -1e4).log_softmax(1)
+            if point.first:
+                total = total - point.weight * log_p[:, point.first :].logsumexp(1).sum()
+                weight += point.weight * len(part)
+            else:
+                shares = point.shares * words.open[name][point.ids]  # (J, p)
+                total = total - point.weight * (log_p.gather(1, point.ids.T) * shares.T).sum()
+                weight += point.weight * float(shares.sum())
     return total / max(weight, 1.0)
 
 
-def standardise(head: DenseHead, views: Sequence[TrainingView]) -> None:
-    """Set the head's feature statistics from (a few hundred of) the views."""
-    some = views[:: max(1, len(views) // 300)]
+@torch.no_grad()
+def frozen_maps(encoder: EmbeddedEncoder, pixels: Tensor) -> StageMaps:
+    """The frozen tower on (B, 3, h, w) photos."""
+    tokens = encoder.encode_image(pixels, layers=(1,))
+    return StageMaps.from_tokens(tokens)
+
+
+@torch.no_grad()
+def standardise(head: DenseHead, maps: Sequence[StageMaps]) -> None:
+    """Set the head's feature statistics from some batches."""
+    stages = [(m.s8, *head.stages(m.s8)) for m in maps]
     means, stds = [], []
-    for stage in ("s8", "s16", "s32"):
-        values = torch.cat([view.maps[stage].float().flatten(1)[:, ::7] for view in some], 1)
-        means.append(values.mean(1))
-        stds.append(values.std(1).clamp_min(1e-3))
+    for number in range(3):
+        values = torch.cat([stage[number].movedim(1, -1).flatten(0, 2) for stage in stages])
+        means.append(values.mean(0))
+        stds.append(values.std(0).clamp_min(1e-3))
     head.mean.copy_(torch.cat(means))
     head.std.copy_(torch.cat(stds))
 
 
+def batch_of(
+    config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, step: int
+) -> tuple[StageMaps, list[Point]]:
+    """Features and labelled cells of a step; its draws depend on seed and step only."""
+    sampler.restart(config.seed * 1_000_003 + step)
+    views = sampler.views(config.batch, config.window)
+    pixels = torch.stack([view.pixels for view in views])
+    maps = frozen_maps(encoder, pixels.contiguous(memory_format=torch.channels_last))
+    points = []
+    for number, view in enumerate(views):
+        layers = list(view.layers)
+        if view.image_class >= 0 and config.image_class_weight > 0:
+            layers.append(
+                image_class_layer(
+                    maps.conse[number],
+                    view.image_class,
+                    encoder.keys,
+                    view.grid,
+                    config.image_class_weight,
+                )
+            )
+        points += points_of(number, view, sampler, layers, config.rest_weight)
+    return maps, points
+
+
 def fit(
-    config: HeadConfig, views: Sequence[TrainingView], words: Words
+    config: HeadConfig,
+    encoder: EmbeddedEncoder,
+    photos: Sequence[StoredPhoto],
+    words: Words,
+    checkpoint: Path | None = None,
 ) -> tuple[DenseHead, float, Sampler]:
-    """Train on the views.
+    """Train on the photos.
+
+    Args:
+        checkpoint: file that keeps the state every ``SAVE_EVERY`` steps; if it exists, training
+            goes on from it.
 
     Returns:
         the head with averaged weights, the learned scale, and the sampler (which holds the counts).
     """
     torch.manual_seed(config.seed)
     head = DenseHead(dropout=config.dropout)
-    standardise(head, views)
-    sampler = Sampler(views, words, config.sources, config.points, config.seed)
+    head.branch.load_state_dict(nn.Sequential(*encoder.tower.blocks[3:]).state_dict())
+    head.to(memory_format=torch.channels_last)
+    sampler = Sampler(photos, words, config.sources, config.points, config.seed)
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-    matrices = [p for p in head.parameters() if p.ndim > 1]
-    vectors = [p for p in head.parameters() if p.ndim <= 1]
+    head.eval()
+    standardise(head, [batch_of(config, encoder, sampler, config.steps + i)[0] for i in range(4)])
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in head.named_parameters():
+        rate = config.branch_rate if name.startswith("branch.") else config.learning_rate
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    groups.setdefault((config.learning_rate, 0.0), []).append(log_scale)
     optimiser = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": [*vectors, log_scale], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
+        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
         lambda step: (
             min(1.0, (step + 1) / config.warmup)
             * 0.5
-            * (1 + math.cos(math.pi * step / config.steps))
+            * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
         ),
     )
     averaged = torch.optim.swa_utils.AveragedModel(
         head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
     )
+    parts = {"head": head, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
+    began, recent, done = time.monotonic(), 0.0, 0
+    if checkpoint is not None and checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])  # type: ignore[attr-defined]
+        log_scale.data.copy_(state["log_scale"])
+        done = int(state["step"])
+        torch.set_rng_state(state["torch"])
     head.train()
-    began, recent = time.monotonic(), 0.0
-    for step in range(config.steps):
-        loss = step_loss(
-            head,
-            log_scale,
-            sampler.views(config.batch, config.window),
-            sampler,
-            words,
-            config.main_word,
-        )
+    for step, (maps, points) in _ahead(
+        lambda step: batch_of(config, encoder, sampler, step), range(done, config.steps)
+    ):
+        rng = random.Random(config.seed * 1_000_003 + step)
+        loss = step_loss(head, log_scale, maps, points, words, config.main_word, rng)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         averaged.update_parameters(head)
-        recent = 0.98 * recent + 0.02 * loss.item() if step else loss.item()
-        if step % 50 == 0 or step == config.steps - 1:
+        recent = 0.95 * recent + 0.05 * loss.item() if step > done else loss.item()
+        if step % 20 == 0 or step == config.steps - 1:
             log.info(
                 "step %d/%d: loss %.3f, scale %.1f, %.0f s",
                 step + 1, config.steps, recent, log_scale.detach().exp(), time.monotonic() - began,
             )  # fmt: skip
+        if checkpoint is not None and (step + 1) % SAVE_EVERY == 0:
+            state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+            state |= {"log_scale": log_scale.data, "step": step + 1, "torch": torch.get_rng_state()}
+            with atomic_write(checkpoint) as file:
+                torch.save(state, file)
     result: DenseHead = averaged.module  # type: ignore[assignment]
     result.eval().requires_grad_(False)
     return result, float(log_scale.detach().exp()), sampler
+
+
+SAVE_EVERY = 20
+"""Steps between two checkpoints."""
+
+
+def _ahead(make: Callable[[int], _T], steps: Iterable[int]) -> Iterator[tuple[int, _T]]:
+    """(step, ``make(step)``) in order; the next one is made by a second thread meanwhile."""
+    with ThreadPoolExecutor(1) as worker:
+        coming: tuple[int, Future[_T]] | None = None
+        for step in steps:
+            following = (step, worker.submit(make, step))
+            if coming is not None:
+                yield coming[0], coming[1].result()
+            coming = following
+        if coming is not None:
+            yield coming[0], coming[1].result()
 
 
 TAUGHT_CELLS = 200
@@ -413,16 +531,15 @@ def save_head(
     notes: Mapping[str, object],
 ) -> None:
     """Write weights (float16), the learned scale and the taught words with their embeddings."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {
         f"head.{name}": value.half().contiguous() for name, value in head.state_dict().items()
     }
     tensors["taught"] = embeddings.half().contiguous()
     metadata = {"names": json.dumps(list(names)), "scale": str(scale), "notes": json.dumps(notes)}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with atomic_write(path) as file:
+        file.write(to_bytes(tensors, metadata=metadata))
 
 
 def tables(config: HeadConfig) -> dict[str, Sequence[Sequence[str]]]:
@@ -436,14 +553,6 @@ def tables(config: HeadConfig) -> dict[str, Sequence[Sequence[str]]]:
             for line in class_descriptions()
         ]
     return every
-
-
-def prepare(config: HeadConfig, encoder: EmbeddedEncoder, photos: Sequence[Photo]) -> None:
-    """Teachers' votes and stored features of all photos; what exists is kept."""
-    make_votes(photos, config.teachers, config.work)
-    for source, plan in PLANS.items():
-        some = [photo for photo in photos if photo.source == source]
-        make_features(some, encoder, config.work, sides=plan.sides, crops=plan.crops)
 
 
 def chosen_photos(config: HeadConfig) -> list[Photo]:
@@ -464,12 +573,12 @@ def train(config: HeadConfig) -> Path:
     encoder = EmbeddedEncoder()
     photos = chosen_photos(config)
     log.info("recipe %s: %d photos", config.recipe, len(photos))
-    prepare(config, encoder, photos)
-    views = load_views(
-        photos, config.work, encoder.keys, image_class_weight=config.image_class_weight
-    )
+    make_votes(photos, config.teachers, config.work)
     words = Words(encoder, tables(config), config.withheld, config.work / "words.pt")
-    head, scale, sampler = fit(config, views, words)
+    path = config.work / config.name
+    head, scale, sampler = fit(
+        config, encoder, load_photos(photos, config.work), words, path.with_suffix(".checkpoint")
+    )
     names = taught_words(words, sampler)
     embeddings = words.embeddings[[words.index[name] for name in names]]
     counted: dict[str, int] = {}
@@ -478,7 +587,6 @@ def train(config: HeadConfig) -> Path:
     kept = {
         k: v for k, v in asdict(config).items() if k not in ("data", "teachers", "work", "name")
     }
-    path = config.work / config.name
     save_head(path, head, scale, names, embeddings, {"config": kept, "photos": counted})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path

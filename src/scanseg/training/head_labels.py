@@ -3,7 +3,7 @@
 A layer says, for every cell of a view, which class of one vocabulary it shows (255: nothing is
 said) and how much that counts. The gates on the teachers:
 
-- their views of the photo must agree, and "background" means unknown;
+- what most of their views say counts, softly, and "background" means unknown;
 - where the truth is known they must be compatible with it (``COMPATIBLE``), and an unlabelled pixel
   of a photo whose things are all labelled cannot be one of those things;
 - the street teacher speaks only on street scenes, and the scene teacher must not contradict it;
@@ -18,16 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from scanseg.training.head_photos import Photo
+from scanseg.training.head_views import View
 from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 
 IGNORE = 255
 TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5}
-AGREEMENT = {"ade31": 0.75, "voc21": 0.75, "city19": 0.99}
-"""Share of a teacher's views that must agree."""
+LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75}
+"""Share of a teacher's views that must say something it is allowed to say."""
 STREET_SHARE = 0.05
 """Share of road and sidewalk, by the scene teacher, from which a photo is a street scene."""
-STREET_SOURCES = ("facades_night_day",)
-"""Data sets that show nothing but streets."""
 
 
 def _compatible(text: str) -> dict[str, tuple[str, ...]]:
@@ -180,17 +179,57 @@ _CITY_ADE = _table("ade31", "city19", _ADE_OF_CITY)
 
 
 @dataclass(frozen=True)
+class SoftLabels:
+    """Class ids with shares.
+
+    Attributes:
+        ids: (J, rows, columns) uint8, the most frequent first.
+        shares: (J, rows, columns) float32 in [0, 1]; a cell whose shares are all 0 says nothing.
+    """
+
+    ids: np.ndarray
+    shares: np.ndarray
+
+    @classmethod
+    def hard(cls, labels: np.ndarray) -> SoftLabels:
+        """(rows, columns) ids with ``IGNORE`` -> certain labels."""
+        known = labels != IGNORE
+        return cls(np.where(known, labels, 0)[None], known[None].astype(np.float32))
+
+    @property
+    def mass(self) -> np.ndarray:
+        """(rows, columns) sum of the shares."""
+        return np.asarray(self.shares.sum(0))
+
+    def sampled(self, view: View) -> SoftLabels:
+        """In the cells of a view."""
+        return SoftLabels(
+            np.stack([view.sample(ids) for ids in self.ids]),
+            np.stack([view.sample(shares) for shares in self.shares]),
+        )
+
+    def without(self, forbidden: np.ndarray, least: float) -> SoftLabels:
+        """Shares of forbidden classes are dropped, then cells with less than ``least`` in all.
+
+        Args:
+            forbidden: (J, rows, columns) bool.
+        """
+        shares = np.where(forbidden, 0, self.shares).astype(np.float32)
+        return SoftLabels(self.ids, shares * (shares.sum(0) >= least))
+
+
+@dataclass(frozen=True)
 class Layer:
     """Labels of one vocabulary for the cells of a view.
 
     Attributes:
         vocabulary: key of ``VOCABULARIES``.
-        labels: (rows, columns) uint8 or int16 class ids, ``IGNORE`` where nothing is said.
-        weight: of each cell in the loss.
+        labels: what is said.
+        weight: of each cell in the loss, times its mass.
     """
 
     vocabulary: str
-    labels: np.ndarray
+    labels: SoftLabels
     weight: float
 
 
@@ -198,97 +237,91 @@ def is_street(votes: Mapping[str, np.ndarray]) -> bool:
     """Whether the scene teacher sees a road or sidewalk on at least 5 % of the photo."""
     words = [w[0] for w in VOCABULARIES["ade31"]]
     ground = [words.index("road") + 1, words.index("sidewalk") + 1]
-    return bool(np.isin(votes["ade31"], ground).mean() >= STREET_SHARE)
+    return bool(np.isin(votes["ade31"][0], ground).mean() >= STREET_SHARE)
 
 
-def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, SoftLabels]:
     """What each teacher may say before the truth is looked at.
 
     Args:
         photo: whose votes they are.
-        votes: ``NAME`` -> (G, G) uint8 ids and ``NAME_agreement`` -> (G, G) shares.
+        votes: ``NAME`` -> (J, G, G) uint8 ids and ``NAME_shares`` -> (J, G, G) uint8, 255 = all.
 
     Returns:
-        Teacher -> (G, G) uint8 class ids of its vocabulary, ``IGNORE`` where it stays silent.
+        Teacher -> soft labels on the vote grid.
     """
     gated = {}
-    for teacher, least in AGREEMENT.items():
+    for teacher, least in LEAST_SHARE.items():
         if teacher not in votes:
             continue
         ids = votes[teacher].astype(np.int16) - FIRST_CLASS.get(teacher, 0)
-        ids[(ids < 0) | (votes[f"{teacher}_agreement"] < least)] = IGNORE
-        gated[teacher] = ids.astype(np.uint8)
-    if "city19" in gated:
-        if photo.source in STREET_SOURCES or is_street(votes):
-            city, scene = gated["city19"], gated["ade31"]
-            covered = np.asarray(
-                _CITY_ADE.any(1)
-            )  # classes that the scene teacher could have named too
-            both = (city != IGNORE) & (scene != IGNORE)
-            wrong = both.copy()
-            wrong[both] = covered[city[both]] & ~_CITY_ADE[city[both], scene[both]]
-            city[wrong] = IGNORE
-        else:
-            del gated["city19"]
+        shares = votes[f"{teacher}_shares"].astype(np.float32) / 255
+        gated[teacher] = SoftLabels(ids.clip(0).astype(np.uint8), shares).without(ids < 0, least)
+    if "city19" in gated and "ade31" in gated:
+        city, scene = gated["city19"], gated["ade31"]
+        covered = np.asarray(_CITY_ADE.any(1))  # what the scene teacher could have named too
+        wrong = covered[city.ids] & ~_CITY_ADE[city.ids, scene.ids[0]] & (scene.shares[0] > 0)
+        gated["city19"] = city.without(wrong, LEAST_SHARE["city19"])
     if photo.image_class >= 0:
         _agree_with_image_class(gated, photo.image_class)
     return gated
 
 
-def _agree_with_image_class(gated: dict[str, np.ndarray], image_class: int) -> None:
+def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> None:
     objects, scene = gated["voc21"], gated["ade31"]
     names = [words[0] for words in VOCABULARIES["voc21"]]
-    for number, name in enumerate(names):
-        if name in _ANIMALS:
-            right = any(image_class in ids for ids in _ANIMALS[name])
-        else:
-            right = name == "person" or image_class >= FIRST_OBJECT
-        if not right:
-            objects[objects == number] = IGNORE
+    right = np.array(
+        [
+            any(image_class in ids for ids in _ANIMALS[name])
+            if name in _ANIMALS
+            else name == "person" or image_class >= FIRST_OBJECT
+            for name in names
+        ]
+    )
+    objects = objects.without(~right[objects.ids], LEAST_SHARE["voc21"])
+    gated["voc21"] = objects
     person = [words[0] for words in VOCABULARIES["ade31"]].index("person")
-    seen = objects != IGNORE
+    forbidden = np.zeros(scene.ids.shape, bool)
     if image_class < FIRST_OBJECT:  # the animal itself looks like a person or a rock to the scenes
-        scene[scene == person] = IGNORE
-    scene[seen & (objects != names.index("person"))] = IGNORE
+        forbidden |= scene.ids == person
+    forbidden |= (objects.mass > 0) & (objects.ids[0] != names.index("person"))
+    gated["ade31"] = scene.without(forbidden, LEAST_SHARE["ade31"])
 
 
 def label_layers(
-    photo: Photo, truth: np.ndarray | None, votes: Mapping[str, np.ndarray]
+    photo: Photo, truth: np.ndarray | None, votes: Mapping[str, SoftLabels]
 ) -> list[Layer]:
     """The layers of one view.
 
     Args:
         photo: whose view it is.
         truth: (rows, columns) true ids in the view's cells, 255 = not labelled; ``None`` without.
-        votes: teacher -> gated ids in the view's cells (``gated_votes``, sampled).
+        votes: teacher -> gated soft labels in the view's cells.
     """
     layers = []
     if truth is not None:
-        layers.append(Layer(photo.vocabulary, truth, 1.0))
+        layers.append(Layer(photo.vocabulary, SoftLabels.hard(truth), 1.0))
     for teacher, said in votes.items():
-        said = said.copy()
         if truth is not None:
-            said[_contradicted(photo, teacher, said, truth)] = IGNORE
-        if (said != IGNORE).any():
+            wrong = np.stack([_contradicted(photo, teacher, ids, truth) for ids in said.ids])
+            said = said.without(wrong, LEAST_SHARE[teacher])
+        if said.mass.any():
             layers.append(Layer(teacher, said, TEACHER_WEIGHT[teacher]))
     return layers
 
 
 def _contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(rows, columns) bool: cells where the truth forbids what the teacher said."""
-    wrong = np.zeros(said.shape, bool)
-    speaks, known = said != IGNORE, truth != IGNORE
+    known = truth != IGNORE
     if photo.vocabulary == "clothing":  # labelled pixels belong to the person
         person = [words[0] for words in VOCABULARIES[teacher]].index("person")
-        return speaks & known & (said != person)
+        return np.asarray(known & (said != person))
     table = COMPATIBLE.get((photo.vocabulary, teacher))
     if table is None:
-        return speaks & known
-    both = speaks & known
-    wrong[both] = ~table[said[both], truth[both]]
+        return np.asarray(known)
+    wrong = known & ~table[said, np.where(known, truth, 0)]
     if photo.exhaustive:
         elsewhere = table[:, photo.exhaustive :].any(1)
         impossible = np.asarray(table.any(1) & ~elsewhere)  # compatible with labelled ids only
-        rest = speaks & ~known
-        wrong[rest] = impossible[said[rest]]
-    return wrong
+        wrong |= ~known & impossible[said]
+    return np.asarray(wrong)

@@ -1,35 +1,17 @@
-"""Views of the training photos and the frozen tower's features for them, precomputed on disk.
-
-A *view* is a part of a photo, perhaps mirrored and recoloured, at a certain size. The tower never
-changes, so its features are computed once per view (float16) and training only reads them.
-"""
+"""Views of the training photos: random windows, drawn anew at every step."""
 
 from __future__ import annotations
 
-import logging
-import os
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from scanseg.training.head_photos import Photo
-
-if TYPE_CHECKING:
-    from scanseg.contracts import ClipTokens
-    from scanseg.encoders.embedded import EmbeddedEncoder
-
-log = logging.getLogger(__name__)
 SIDE_MULTIPLE = 32
 """View sides are multiples of the tower's largest stride, so that no view is padded."""
-FEATURE_LIMIT = 6e4
-"""Below the largest float16."""
 
 
 @dataclass(frozen=True)
@@ -90,89 +72,29 @@ class View:
         return values[np.ix_(at_y, at_x)]
 
 
-def views_of(
-    size: tuple[int, int], sides: Sequence[int], crops: Sequence[int], rng: random.Random
-) -> list[View]:
-    """Views of a photo: whole ones and random crops, alternately mirrored.
+def random_view(
+    size: tuple[int, int], sides: tuple[int, int], window: int, rng: random.Random
+) -> View:
+    """A random square window of a photo at a random scale, mirrored or not, recoloured.
 
     Args:
         size: (width, height) of the photo.
-        sides: long sides of the whole views in pixels.
-        crops: long sides of crops that show 40 to 75 % of each side of the photo.
-        rng: where the crops lie, and the colours of all views but the first two.
+        sides: least and largest long side, in pixels, to which the photo is thought resized.
+        window: side of the window in pixels, a multiple of ``SIDE_MULTIPLE``. A photo that is
+            smaller along one axis is stretched along it.
+        rng: of all draws.
     """
-    views = []
-    for number, side in enumerate([*sides, *crops]):
-        x0, y0, x1, y1 = 0.0, 0.0, 1.0, 1.0
-        if number >= len(sides):
-            share = rng.uniform(0.4, 0.75)
-            x0, y0 = rng.uniform(0, 1 - share), rng.uniform(0, 1 - share)
-            x1, y1 = x0 + share, y0 + share
-        scale = side / max(size)
-        jitter = [1.0] * 3 if number < 2 else [rng.uniform(0.65, 1.35) for _ in range(3)]
-        views.append(
-            View(
-                x0, y0, x1, y1,
-                _round_up(size[0] * scale),
-                _round_up(size[1] * scale),
-                number % 2 == 1,
-                *jitter,
-            )
-        )  # fmt: skip
-    return views
-
-
-def _round_up(side: float) -> int:
-    return max(SIDE_MULTIPLE, round(side / SIDE_MULTIPLE) * SIDE_MULTIPLE)
-
-
-def feature_path(work: Path, photo: Photo) -> Path:
-    """Where the views of a photo are kept."""
-    return work / "features" / photo.source / f"{photo.stem}.pt"
-
-
-def make_features(
-    photos: Sequence[Photo],
-    encoder: EmbeddedEncoder,
-    work: Path,
-    *,
-    sides: Sequence[int],
-    crops: Sequence[int],
-) -> None:
-    """Compute and store the features of every photo that has none yet; safe to interrupt.
-
-    Each file is a list of ``{"view": dict, "s8", "s16", "s32": (V, rows, columns) float16,
-    "conse": (D, rows, columns) float16, "pooled": (D,) float16}``.
-    """
-    for photo in photos:
-        path = feature_path(work, photo)
-        if path.is_file():
-            continue
-        image = photo.open()
-        stored = []
-        for view in views_of(image.size, sides, crops, random.Random(photo.key)):
-            with torch.inference_mode():
-                tokens = encoder.encode_image(view.pixels(image), layers=(1, 2, 3))
-            stored.append({"view": asdict(view), **feature_maps(tokens)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(stored, partial)
-        os.replace(partial, path)
-        log.info("features: %s", photo.key)
-
-
-def feature_maps(tokens: ClipTokens) -> dict[str, Tensor]:
-    """The maps of one photo (B = 1) in the form in which they are stored."""
-
-    def as_map(layer: int) -> Tensor:
-        values = tokens.patches[layer][0].T.unflatten(1, tokens.grids[layer])  # (V, rows, columns)
-        return values.clamp(-FEATURE_LIMIT, FEATURE_LIMIT).half()
-
-    assert tokens.dense is not None
-    return {
-        "s8": as_map(1),
-        "s16": as_map(2),
-        "s32": as_map(3),
-        "conse": tokens.dense[0].half(),
-        "pooled": tokens.pooled[0].half(),
-    }
+    scale = sides[0] * (sides[1] / sides[0]) ** rng.random() / max(size)
+    shares = [min(1.0, window / (scale * length)) for length in size]
+    x0, y0 = (rng.uniform(0, 1 - share) for share in shares)
+    jitter = [rng.uniform(0.6, 1.4) for _ in range(3)] if rng.random() < 0.8 else [1.0] * 3
+    return View(
+        x0,
+        y0,
+        x0 + shares[0],
+        y0 + shares[1],
+        window,
+        window,
+        rng.random() < 0.5,
+        *jitter,
+    )

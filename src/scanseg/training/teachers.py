@@ -1,8 +1,9 @@
 """Small public segmentation models that pseudo-label photos while the embedded head is trained.
 
 They run in training only, never in the product. A teacher always answers, also outside its world,
-so what is stored is a *vote*: the most frequent class over several views of the photo (whole,
-mirrored, enlarged crops) and how many of the views agree. ``label_layers`` decides what to believe.
+so what is stored is a *soft vote*: the most frequent classes over several views of the photo
+(whole, mirrored, enlarged crops) and the share of the views that say each. ``label_layers`` decides
+what to believe.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from scanseg.contracts import InputError
 
 VOTE_GRID = 128
 """Votes are stored on a square grid over the whole photo, whatever its shape."""
+KEPT = 3
+"""Classes that are kept per cell of the grid."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,17 @@ class Teacher:
         answer = np.asarray(self._net.get_tensor(self._output["index"]))
         return answer.reshape(-1, self.size, self.size)[0].astype(np.uint8)
 
-    def vote(self, photo: Image.Image, *, crops: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """The majority class and its share of the views, on the vote grid.
+    def vote(self, photo: Image.Image, *, crops: int = 4) -> tuple[np.ndarray, np.ndarray]:
+        """The share of the views that say a class, for the ``KEPT`` most frequent classes.
 
         Args:
             photo: RGB.
-            crops: also look at two enlarged, overlapping halves (worth it for photos of 400 pixels
-                and more).
+            crops: enlarged, overlapping parts to look at besides the whole photo and its mirror
+                image: 0, 2 (halves along the long side) or 4 (also along the short side).
 
         Returns:
-            (G, G) uint8 classes and (G, G) float32 agreement in (0, 1], G = ``VOTE_GRID``.
+            (KEPT, G, G) uint8 classes, the most frequent first, and (KEPT, G, G) float32 shares in
+            [0, 1]; G = ``VOTE_GRID``. Classes of share 0 mean nothing.
         """
         centre = (np.arange(VOTE_GRID) + 0.5) / VOTE_GRID
         votes = np.zeros((self.spec.classes, VOTE_GRID, VOTE_GRID), np.float32)
@@ -96,17 +100,18 @@ class Teacher:
             at_x = ((centre[columns] - x0) / (x1 - x0) * self.size).astype(int)
             seen = answer[np.ix_(at_y, at_x)]
             votes[seen, rows[:, None], columns[None]] += 1
-        return votes.argmax(0).astype(np.uint8), votes.max(0) / votes.sum(0)
+        best = np.argsort(-votes, axis=0, kind="stable")[:KEPT]
+        return best.astype(np.uint8), np.take_along_axis(votes, best, 0) / votes.sum(0)
 
 
-def _views(size: tuple[int, int], crops: bool) -> list[tuple[float, float, float, float, bool]]:
+def _views(size: tuple[int, int], crops: int) -> list[tuple[float, float, float, float, bool]]:
     """(x0, y0, x1, y1, mirrored) in units of the photo."""
     views = [(0.0, 0.0, 1.0, 1.0, False), (0.0, 0.0, 1.0, 1.0, True)]
-    if crops:
-        wide = size[0] >= size[1]
+    wide = size[0] >= size[1]
+    for axis in (wide, not wide)[: crops // 2]:
         for start, mirrored in ((0.0, False), (0.35, True)):
             end = start + 0.65
             views.append(
-                (start, 0.0, end, 1.0, mirrored) if wide else (0.0, start, 1.0, end, mirrored)
+                (start, 0.0, end, 1.0, mirrored) if axis else (0.0, start, 1.0, end, mirrored)
             )
     return views
