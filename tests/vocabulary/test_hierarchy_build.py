@@ -246,7 +246,7 @@ def test_build_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ("option", "message"),
     [
         (["--wordnet", "nowhere"], "nowhere has no data.noun"),
-        (["--senses", "nowhere.json"], "nowhere.json: No such file"),
+        (["--senses", "nowhere.json"], "nowhere.json: cannot be read (No such file"),
     ],
 )
 def test_build_with_missing_files(

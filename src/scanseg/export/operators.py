@@ -25,7 +25,16 @@ def crops_onnx(photo: FLOAT, inside: BOOL, boxes: INT64, size: int, antialias: i
         mask = op.Slice(op.Gather(inside, i), start, end, [0, 1])
         part = op.Unsqueeze(op.Slice(photo, start, end, [1, 2]) * op.Cast(mask, to=1), [0])
         if smooth:
-            crop = op.Resize(part, None, None, shape, mode="cubic", antialias=1, cubic_coeff_a=-0.5)
+            crop = op.Resize(
+                part,
+                None,
+                None,
+                shape,
+                mode="cubic",
+                antialias=1,
+                cubic_coeff_a=-0.5,
+                exclude_outside=1,  # weights of torch's filter add up inside the crop
+            )
         else:
             crop = op.Resize(part, None, None, shape, mode="cubic", cubic_coeff_a=-0.75)
         found = op.SequenceInsert(found, crop)
