@@ -314,7 +314,7 @@ def test_panoptic_png_and_json_must_agree(make, tmp_path):
         open_dataset("coco_panoptic", make.tree(tmp_path / "c", files))
     for text in ("{}", "[1]", "{", '{"annotations": [{"file_name": "x.png"}]}'):
         files["annotations/panoptic_val2017.json"] = text
-        with pytest.raises(InputError, match="not JSON|not a COCO panoptic file"):
+        with pytest.raises(InputError, match=r"not JSON|not a COCO panoptic file"):
             open_dataset("coco_panoptic", make.tree(tmp_path / str(len(text)), files))
 
 
