@@ -44,15 +44,8 @@ def naive_map(seg: Segmenter, photo: Path, words: Vocabulary, settings: Inferenc
     text, _ = seg.encode(words)
     context = seg.clip.encode_image(pixels, layers=seg.recipe.token_layers)
 
-    proposals: Any = seg.proposals
-    images = proposals.prepare(pixels)
-    with stock_layers(proposals):
-        out = proposals.model(pixel_values=images)
-    logits = out.masks_queries_logits[-1]  # (1, Q, h', w')
-    states = out.transformer_decoder_last_hidden_state
-    masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-    masks = masks[..., : pixels.shape[-2], : pixels.shape[-1]].sigmoid()[0]  # (Q, h, w)
-    embeddings = proposals.embedding_head(states)
+    masks, embeddings = naive_proposals(seg, pixels)
+    masks = masks[0]  # (Q, h, w)
     embeddings = seg.integration(embeddings, context)[0]  # (Q, D)
 
     candidates = torch.cat([text, F.normalize(seg.void, dim=-1)[None]])
@@ -72,6 +65,19 @@ def naive_map(seg: Segmenter, photo: Path, words: Vocabulary, settings: Inferenc
     size = picture.pixels.shape[:2]
     maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
     return maps.argmax(0), spent
+
+
+def naive_proposals(seg: Segmenter, pixels: Any) -> tuple[Any, Any]:
+    """Masks (1, Q, h, w) and embeddings (1, Q, D) from transformers' own forward pass."""
+    proposals: Any = seg.proposals
+    images = proposals.prepare(pixels)
+    with stock_layers(proposals):
+        out = proposals.model(pixel_values=images)
+    logits = out.masks_queries_logits[-1]  # (1, Q, h', w')
+    masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    masks = masks[..., : pixels.shape[-2], : pixels.shape[-1]].sigmoid()
+    norm = proposals.model.transformer_module.decoder.layernorm
+    return masks, proposals.embedding_head(norm(out.transformer_decoder_last_hidden_state))
 
 
 def classify_one(
@@ -140,7 +146,6 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["exact", "bf16", "fast"])
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens", type=int, help="region_tokens in place of fast's own")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -161,8 +166,6 @@ def main() -> None:
     for mode in given.modes:
         model = Segmenter.from_pretrained(given.weights, device="cpu", mode=mode)
         chosen = model.recipe.settings.replace(shift_order="first")
-        if given.tokens and chosen.region_tokens:
-            chosen = chosen.replace(region_tokens=given.tokens)
         inner, regions = model.classify, [0.0, 0]
 
         def classify(*a: Any, inner: Any = inner, regions: list = regions) -> Any:

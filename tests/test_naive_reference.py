@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from skimage.data import coffee
 
@@ -21,6 +22,12 @@ def test_naive_and_exact_agree(tmp_path: Path) -> None:
     spec.loader.exec_module(naive)
     Image.fromarray(coffee()).resize((160, 107)).save(tmp_path / "photo.png")
     seg = Segmenter.from_pretrained("tiny", device="cpu")
+    pixels = torch.from_numpy(np.array(coffee()[:96, :128])).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        masks, embeddings = naive.naive_proposals(seg, pixels)
+        ours = seg.proposals(pixels, seg.clip.encode_image(pixels))
+    assert torch.allclose(masks, ours.masks, atol=1e-4)
+    assert torch.allclose(embeddings, ours.embeddings, atol=1e-4)
     words = Vocabulary([f"word {i}" for i in range(40)], background=())
     settings = seg.recipe.settings.replace(mask_threshold=0.3)
     out = seg(tmp_path / "photo.png", words, settings=settings)
