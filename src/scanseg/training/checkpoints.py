@@ -27,6 +27,9 @@ import torch
 from scanseg.contracts import InputError
 from scanseg.storage import atomic_write, file_hash, write_json
 
+CHECKPOINTS, SETTINGS = "checkpoints", "experiment.yaml"
+"""In the folder of a run: the folder of its checkpoints, and the settings it was begun with."""
+
 _NAME = re.compile(r"step_(\d{8,})\.json")
 
 

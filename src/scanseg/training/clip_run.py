@@ -16,7 +16,7 @@ from scanseg.encoders.open_clip import OpenClipEncoder
 from scanseg.presets import ScanConfig, build, load
 from scanseg.segmenter import Segmenter
 from scanseg.storage import atomic_write, cache_folder
-from scanseg.training.checkpoints import CheckpointStore
+from scanseg.training.checkpoints import CHECKPOINTS, SETTINGS, CheckpointStore
 from scanseg.training.config import Experiment
 from scanseg.training.ema import MovingAverage
 from scanseg.training.models import StartingPoint, require_clip, starting_model
@@ -137,8 +137,6 @@ def train_clip(
         InputError: something is missing or does not fit, or ``output`` holds a run and ``resume``
             is off.
     """
-    from scanseg.training.run import CHECKPOINTS, SETTINGS
-
     output = Path(output)
     store = CheckpointStore(output / CHECKPOINTS, experiment.checkpoint.keep)
     prepared = prepare_clip(experiment)
@@ -149,23 +147,13 @@ def train_clip(
         Keeper,
         Observer,
         StepLoader,
+        begin,
         forget_log_after,
-        is_first_process,
         make_trainer,
-        refuse_other_settings,
     )
     from scanseg.training.pictures import plot_log
 
-    taken = bool(store.steps()) or (output / SETTINGS).exists()
-    if taken and not resume and is_first_process():  # the first one may have begun to write
-        raise InputError(
-            f"{output} already holds a run: --resume goes on with it, or choose another"
-        )
-    step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
-    if checkpoint is not None:
-        state = store.read(checkpoint)
-        assert state is not None
-        refuse_other_settings(experiment, state["scanseg"]["experiment"])
+    step, checkpoint = begin(experiment, output, store, resume=resume)
     decay = experiment.ema.decay
     average = MovingAverage(stage.trainable(), decay) if decay is not None else None
     trainer = make_trainer(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from scanseg.contracts import InputError
 from scanseg.storage import atomic_write
-from scanseg.training.checkpoints import CheckpointStore, restore_rng, rng_state
+from scanseg.training.checkpoints import SETTINGS, CheckpointStore, restore_rng, rng_state
 from scanseg.training.config import Experiment, TrainerConfig
 from scanseg.training.ema import MovingAverage
 from scanseg.training.optimizers import gradient_norm
@@ -237,6 +237,27 @@ def _keep_rows(logger: CSVLogger, path: Path) -> None:
     if rows:
         with atomic_write(path) as file:
             file.write(rows)
+
+
+def begin(
+    experiment: Experiment, output: Path, store: CheckpointStore, *, resume: bool
+) -> tuple[int, Path | None]:
+    """Where a run starts: its step, and the checkpoint to go on from.
+
+    Raises:
+        InputError: ``output`` holds a run and ``resume`` is off, or that run had other settings.
+    """
+    taken = bool(store.steps()) or (output / SETTINGS).exists()
+    if taken and not resume and is_first_process():  # the first one may have begun to write
+        raise InputError(
+            f"{output} already holds a run: --resume goes on with it, or choose another"
+        )
+    step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
+    if checkpoint is not None:
+        state = store.read(checkpoint)
+        assert state is not None
+        refuse_other_settings(experiment, state["scanseg"]["experiment"])
+    return step, checkpoint
 
 
 def refuse_other_settings(experiment: Experiment, stored: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from scanseg.contracts import InputError, MissingExtra
 from scanseg.fusion import TermOwners
 from scanseg.segmenter import Segmenter
 from scanseg.storage import atomic_write
-from scanseg.training.checkpoints import CheckpointStore
+from scanseg.training.checkpoints import CHECKPOINTS, SETTINGS, CheckpointStore
 from scanseg.training.config import Experiment
 from scanseg.training.crops import Sources, TrainingPhotos, collate, open_sources
 from scanseg.training.ema import MovingAverage
@@ -23,9 +23,6 @@ from scanseg.training.optimizers import Group, parameter_groups
 if TYPE_CHECKING:
     from scanseg.training.lightning_parts import Progress
     from scanseg.training.segmenter_stage import SegmenterStage
-
-SETTINGS = "experiment.yaml"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -115,23 +112,13 @@ def train(
         Keeper,
         Observer,
         StepLoader,
+        begin,
         forget_log_after,
-        is_first_process,
         make_trainer,
-        refuse_other_settings,
     )
     from scanseg.training.validation import MODEL, Validation
 
-    taken = bool(store.steps()) or (output / SETTINGS).exists()
-    if taken and not resume and is_first_process():  # the first one may have begun to write
-        raise InputError(
-            f"{output} already holds a run: --resume goes on with it, or choose another"
-        )
-    step, checkpoint = next(store.good(), (0, None)) if resume else (0, None)
-    if checkpoint is not None:
-        state = store.read(checkpoint)
-        assert state is not None
-        refuse_other_settings(experiment, state["scanseg"]["experiment"])
+    step, checkpoint = begin(experiment, output, store, resume=resume)
     stage = prepared.stage
     decay = experiment.ema.decay
     average = MovingAverage(stage.trainable(), decay) if decay is not None else None
