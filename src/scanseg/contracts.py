@@ -68,11 +68,11 @@ class InputError(ValueError):
 
 
 def _one_line(text: str) -> str:
-    if len(text) > _MOST_TOLD:
+    if len(text) > _MOST_TOLD:  # also before escaping, which takes its time
         text = f"{text[:_HEAD]} ... {text[-_TAIL:]}"
-    if text.isprintable():
-        return text
-    return "".join(_escaped(c) for c in text)
+    if not text.isprintable():
+        text = "".join(_escaped(c) for c in text)
+    return text if len(text) <= _MOST_TOLD else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 def _escaped(character: str) -> str:

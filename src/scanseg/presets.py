@@ -383,7 +383,13 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         )
         return segmenter
     with skip_initialisation():  # every weight is loaded in the next line
-        segmenter = build(_config_of(found, folder))
+        config = _config_of(found, folder)
+        try:
+            segmenter = build(config)
+        except TypeError as error:  # a number that the parts do not have
+            raise InputError(
+                f"{folder}/config.json does not describe a scanseg model ({error})"
+            ) from error
     one_clip = segmenter.region_clip is segmenter.clip  # then its weights are there once
     shared = ("region_clip.",) if one_clip else ()
     load_into(segmenter, tensors, source=str(folder), may_miss=shared)
@@ -414,7 +420,7 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
 def _config_of(found: Mapping[str, Any], folder: Path) -> ScanConfig:
     """The configuration that ``config.json`` describes, on top of its preset."""
     preset = found.get("preset")
-    if preset not in SCAN_PRESETS:
+    if not isinstance(preset, str) or preset not in SCAN_PRESETS:
         raise InputError(
             f"{folder}/config.json names the preset {preset!r}, which this version lacks"
         )

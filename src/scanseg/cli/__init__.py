@@ -78,9 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our standard output went away (scanseg ... | head): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except SystemExit as stop:  # --help of a command has printed what it has to say
+        return stop.code if isinstance(stop.code, int) else EXIT_OK
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            # a name that no file can have, no rights, no space: not a fault of ours
+            told = InputError(f"{error.filename}: {error.strerror or error}")
+            print(f"scanseg: {told}", file=sys.stderr)
+            return EXIT_MISTAKE
         print(
             f"scanseg: internal error: {type(error).__name__}: {error} "
             "(please report it; --debug shows where)",

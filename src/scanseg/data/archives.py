@@ -112,9 +112,12 @@ class Bundle(ABC):
                     break
                 target.write(chunk)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise InputError(f"{self.path}: {member.path} is damaged ({error})") from error
+            raise self._damaged(member, error) from error
         if left:
             raise InputError(f"{self.path}: {member.path} is not as long as announced; refused")
+
+    def _damaged(self, member: Member, error: Exception) -> InputError:
+        return InputError(f"{self.path}: {member.path} is damaged ({error})")
 
     @abstractmethod
     def close(self) -> None:
@@ -178,7 +181,11 @@ class ZipBundle(Bundle):
         self._zip.close()
 
     def _chunks(self, member: Member) -> Iterator[bytes]:
-        with self._zip.open(self._entries[member.path]) as file:
+        try:
+            file = self._zip.open(self._entries[member.path])
+        except (OSError, UnicodeDecodeError) as error:  # a place outside the file, a broken name
+            raise self._damaged(member, error) from error
+        with file:
             while chunk := file.read(_CHUNK):
                 yield chunk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -93,12 +94,13 @@ def parse_yaml(text: bytes | str, source: str) -> Any:
 
 
 def _find(source: str, beside: Path) -> Any:
-    for candidate in (beside / source, beside / (source + SUFFIX)):
-        if candidate.is_file():
-            return candidate
     shipped = _shipped() / (source.removesuffix(SUFFIX) + SUFFIX)
-    if shipped.is_file():
-        return shipped
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        for candidate in (beside / source, beside / (source + SUFFIX)):
+            if candidate.is_file():
+                return candidate
+        if shipped.is_file():
+            return shipped
     names = shipped_experiments()
     raise InputError(
         f"no experiment {source!r}{nearest(source, names)}; give a YAML file or one of "
