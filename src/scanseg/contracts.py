@@ -248,10 +248,13 @@ class Proposals:
         masks: mask probabilities in the frame of the resized photo, (B, Q, h, w), in [0, 1].
         embeddings: proposal embeddings in the joint space, (B, Q, D), not normalised; ``None`` for
             generators that learn none (then only the region classifier can speak).
+        objectness: how likely a proposal is one thing or surface at all, (B, Q), in [0, 1]; weighs
+            what it adds to the map. ``None`` for generators that leave this to the void embedding.
     """
 
     masks: Tensor
     embeddings: Tensor | None = None
+    objectness: Tensor | None = None
 
 
 @dataclass(frozen=True)

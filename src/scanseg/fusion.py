@@ -103,6 +103,7 @@ def fuse(
     weight: float | Tensor,
     branches: Branches,
     log_fusion: bool,
+    objectness: Tensor | None = None,
 ) -> Tensor:
     """The ensemble ``p = p_in^(1-w) * p_clip^w`` (released steps 11-12), (B, Q, K').
 
@@ -115,6 +116,7 @@ def fuse(
         branches: which classifiers speak; ``weight`` counts only for ``"both"``.
         log_fusion: renormalise over the labels, weigh with the void probability and take a second
             softmax over labels and void (released step 12).
+        objectness: (B, Q) factor of each proposal; ``None``: 1.
     """
     if branches == "embedding":
         if p_in is None:
@@ -135,7 +137,7 @@ def fuse(
         scores = (mixed + EPSILON).log().softmax(-1)[..., :-1]
     if branches == "clip":
         scores = scores * valid[..., None]
-    return scores
+    return scores if objectness is None else scores * objectness[..., None]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from scanseg import mini_scan
 from scanseg.calibration.semantic_integration import SemanticIntegration, SemanticIntegrationConfig
 from scanseg.contracts import InferenceSettings, InputError, Mode
 from scanseg.recipe import Recipe, Resize
@@ -382,6 +383,8 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
             cast(nn.Module, segmenter.proposals), tensors.part("proposals."), source=str(folder)
         )
         return segmenter
+    if preset == mini_scan.NAME:
+        return mini_scan.load(folder, found, tensors)
     with skip_initialisation():  # every weight is loaded in the next line
         config = _config_of(found, folder)
         try:
@@ -403,6 +406,8 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
         head = cast(nn.Module, segmenter.proposals).state_dict()
         state = {f"proposals.{k}": v for k, v in head.items()}
         return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
+    if name == mini_scan.NAME:
+        return mini_scan.save(segmenter, Path(folder))
     if segmenter.config is None:
         raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")
     made = replace(

@@ -145,6 +145,7 @@ class Segmenter(nn.Module):
             weight=self.ensemble_weights(text, owners, settings),
             branches=settings.branches,
             log_fusion=settings.log_fusion,
+            objectness=proposals.objectness,
         )
         return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores)
 

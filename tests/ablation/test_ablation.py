@@ -108,13 +108,17 @@ def test_data_of_ones_own_stands_beside_all_columns_of_the_paper(tmp_path: Path)
     assert "31.5 / 11.4 / 57.1 |" in text
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_suites() if n.startswith("table")])
+TABLES = [n for n in shipped_suites() if "table" in n]
+PLACES = ["trainer.set.data=a", "trainer.set.decoder=b", "trainer.set.work=c"]
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_shipped_suites_are_right(name: str) -> None:
     """Each parses, its experiments too, and the full ones have all rows of the paper's table."""
-    suite = load_suite(name, root="data")
+    suite = load_suite(name, PLACES if name.startswith("mini") else [], root="data")
     plan = make_plan(suite)
     assert len(plan.evaluations) == len(suite.rows) * len(suite.seeds) * len(suite.data)
-    if not name.endswith("_tiny"):
+    if not name.endswith("_tiny") and not name.startswith("mini"):
         assert [row.paper for row in suite.rows] == list(ABLATIONS[int(name[-1])])
 
 
@@ -130,6 +134,13 @@ def test_rows_that_differ_at_inference_share_a_training() -> None:
     eight = make_plan(load_suite("table8_tiny", root="data"))
     assert len(eight.of("train")) == 4
     assert len(eight.of("evaluate")) == 12
+
+
+def test_what_fills_the_braces_of_a_command() -> None:
+    plan = make_plan(load_suite("mini_table4", PLACES, root="data"))
+    assert len(plan.of("train")) == 6 * 3
+    with pytest.raises(InputError, match=r"nothing fills 'data'.*decoder"):
+        make_plan(load_suite("mini_table4", PLACES[1:], root="data"))
 
 
 def test_clip_stages_are_shared_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from scanseg.training.head_labels import (
     label_layers,
 )
 from scanseg.training.head_photos import HELD_OUT, Photo, held_out, training_photos
+from scanseg.training.head_sampling import Views
 from scanseg.training.head_views import View, random_view
 from scanseg.training.head_vocabularies import ADE31, CITY19, COCO133, VOC20, VOCABULARIES
 
@@ -298,7 +300,7 @@ def test_sampler_prefers_rare_classes_and_skips_ignored_cells() -> None:
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
     stored = stored_photo(ids)
     assert class_counts([stored], "coco133", 2).tolist() == [192, 2]
-    sampler = Sampler([stored], words, {}, points=500, seed=0)
+    sampler = Sampler(Views([stored], {}, 0.0), words, points=500)
     labels = SoftLabels.hard(ids[4::8, 4::8])
     drawn = sampler.cells(Layer("coco133", labels, 1.0))
     assert len(drawn) == 194
@@ -309,7 +311,7 @@ def test_sampler_prefers_rare_classes_and_skips_ignored_cells() -> None:
 
 def test_points_of_a_batch_start_at_their_view() -> None:
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
-    sampler = Sampler([stored_photo(np.zeros((64, 64)))], words, {}, points=500, seed=0)
+    sampler = Sampler(Views([stored_photo(np.zeros((64, 64)))], {}, 0.0), words, points=500)
     rest = np.array([[False, True], [False, False]])
     layer = Layer("coco133", SoftLabels.hard(np.array([[1, IGNORE], [IGNORE, 0]])), 1.0)
     view = TrainingView(torch.zeros(3, 16, 16), [layer], rest, "coco133", 1, -1)
@@ -354,10 +356,10 @@ def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(
 ) -> None:
     encoder = EmbeddedEncoder()
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
-    head, scale, sampler = fit(small_config(tmp_path, 40), encoder, [halves], words)
+    head, scale, sampler = fit(small_config(tmp_path, 60), encoder, [halves], words)
     text = words.embeddings[[words.index["apple"], words.index["bear"]]]
     sampler.restart(12345)  # views that were not trained on
-    views = sampler.views(24, 64)
+    views = sampler.views.draw(24, 64)
     context = encoder.encode_image(torch.stack([view.pixels for view in views]), layers=(1,))
     said = torch.einsum("bdyx,kd->bkyx", head(context), text).argmax(1).numpy()
     true = np.stack([view.layers[0].labels.ids[0] for view in views])
@@ -378,10 +380,9 @@ def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     tmp_path: Path, halves: StoredPhoto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_head, "SAVE_EVERY", 2)
     encoder = EmbeddedEncoder()
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
-    config, file = small_config(tmp_path, 4), tmp_path / "state"
+    config, file = replace(small_config(tmp_path, 4), save_every=2), tmp_path / "state"
     straight, scale, _ = fit(config, encoder, [halves], words)
     real, calls = step_loss, []
 

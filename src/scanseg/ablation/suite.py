@@ -24,9 +24,11 @@ class TrainerConfig:
         kind: ``segmenter``: ``scanseg train``; ``none``: nothing is trained, rows name models;
             ``command``: a program of your own; or the class path of a ``RowTrainer``.
         experiment: of ``segmenter``, which rows change.
-        set: changes to it for all rows, as ``scanseg train --set`` has them.
-        command: words of the program; ``{seed}``, ``{output}`` and the keys of the row's ``train``
-            in braces are filled in. It must go on by itself if ``{output}`` is half done.
+        set: changes to it for all rows, as ``scanseg train --set`` has them; of ``command``, what
+            fills braces in every row.
+        command: words of the program; ``{seed}``, ``{output}``, the keys of ``set`` and of the
+            row's ``train`` in braces are filled in. It must go on by itself if ``{output}`` is half
+            done.
         model: of ``command``: the model folder (or a preset) that it leaves.
         seconds: what a training takes, for the dry run before the first is done.
     """

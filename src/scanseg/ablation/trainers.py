@@ -108,11 +108,12 @@ class CommandTrainer:
 
     def _fill(self, word: str, settings: Mapping[str, Any], seed: int | str, output: str) -> str:
         try:
-            return word.format(**{**settings, "seed": seed, "output": output})
+            known = {**self.config.set, **settings}
+            return word.format(**{**known, "seed": seed, "output": output})
         except (KeyError, IndexError, ValueError) as error:
             raise InputError(
-                f"trainer.command: nothing fills {error} in {word!r}; there are seed, output and "
-                f"the row's train keys ({', '.join(settings) or 'none'})"
+                f"trainer.command: nothing fills {error} in {word!r}; there are seed, output, "
+                f"trainer.set and the row's train keys ({', '.join([*self.config.set, *settings])})"
             ) from error
 
 

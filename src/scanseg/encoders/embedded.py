@@ -17,7 +17,8 @@ layer  stride   V      after
 4      32       1280   the head convolution, which ConSE reads
 =====  =======  =====  ===========================================
 
-A layer's [CLS] is the mean of its tokens.
+A layer's [CLS] is the mean of its tokens. Tokens of "layer 0" (stride 4, V = 24, blocks 0-1) can be
+asked for too: mask decoders draw outlines with them; they take no part in the method.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ TEXT_FILES = {
     "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 STRIDES = {1: 8, 2: 16, 3: 32, 4: 32}
+OUTLINE_PARTS = 4
+"""Parts of stage 1 that lead to stride 4: stem, norm, blocks 0 and 1."""
 CLASSES_KEPT = 10
 """ConSE's number of most probable classes."""
 
@@ -108,14 +111,19 @@ class EmbeddedEncoder(nn.Module):
 
         Args:
             pixels: (B, 3, h, w) RGB in 0..255.
-            layers: stages whose tokens to keep, 1 to 4 (layer 4 is always kept: regions read it).
+            layers: stages whose tokens to keep, 0 to 4 (layer 4 is always kept: regions read it).
             semantics: no difference for this encoder.
         """
         x = self.normalise(pixels)
         x = F.pad(x, (0, -x.shape[-1] % 32, 0, -x.shape[-2] % 32))  # (B, 3, h', w')
         patches, cls, grids = {}, {0: x.mean((2, 3))}, {}
-        for layer, stage in self.stages().items():
-            x = stage(x)  # (B, V, g_y, g_x)
+        for layer, stage in {0: self.outlines(), **self.stages()}.items():
+            x = stage[OUTLINE_PARTS:](x) if layer == 1 else stage(x)  # (B, V, g_y, g_x)
+            if layer == 0:
+                if layer in layers:
+                    patches[layer] = x.flatten(2).transpose(1, 2)  # (B, N, V)
+                    grids[layer] = (x.shape[-2], x.shape[-1])
+                continue
             cls[layer] = x.mean((2, 3))
             if layer in layers or layer == self.depth:
                 patches[layer] = x.flatten(2).transpose(1, 2)  # (B, N, V)
@@ -166,7 +174,7 @@ class EmbeddedEncoder(nn.Module):
         """RGB in 0..255 -> the tower's range [-1, 1]."""
         return pixels.float() / 127.5 - 1.0
 
-    def stages(self) -> dict[int, nn.Module]:
+    def stages(self) -> dict[int, nn.Sequential]:
         """Layer number -> the part of the tower that leads to it."""
         tower = self.tower
         return {
@@ -175,6 +183,10 @@ class EmbeddedEncoder(nn.Module):
             3: tower.blocks[5:],
             4: nn.Sequential(tower.conv_head, tower.bn2),
         }
+
+    def outlines(self) -> nn.Sequential:
+        """The beginning of stage 1, which leads to the tokens of "layer 0"."""
+        return self.stages()[1][:OUTLINE_PARTS]
 
     def conse(self, features: Tensor) -> Tensor:
         """ConSE: (..., 1280) features of layer 4 -> (..., D) unit-norm embeddings."""

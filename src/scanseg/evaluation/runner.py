@@ -273,13 +273,15 @@ class Evaluator:
         context = segmenter.clip.encode_image(
             pixels, layers=recipe.token_layers, semantics=self.settings.semantics
         )
-        masks = segmenter.proposals(pixels, context).masks.float()  # (1, Q, h, w)
-        masks = torch.nn.functional.interpolate(
-            masks, photo.shape[:2], mode="bilinear", align_corners=False
+        found = segmenter.proposals(pixels, context)
+        masks = torch.nn.functional.interpolate(  # (Q, H, W)
+            found.masks.float(), photo.shape[:2], mode="bilinear", align_corners=False
         )[0]
         inside = masks > self.settings.mask_threshold
         area = inside.flatten(1).sum(1)
         sure = (masks * inside).flatten(1).sum(1) / area.clamp(min=1)
+        if found.objectness is not None:
+            sure = sure * found.objectness[0]
         return inside.cpu().numpy(), sure.cpu().numpy()
 
 

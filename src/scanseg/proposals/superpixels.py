@@ -57,7 +57,10 @@ class SuperpixelProposals(nn.Module):
         Raises:
             InputError: the encoder has no dense map.
         """
-        dense, stride = self.dense_map(context)
+        return self.regions(pixels, *self.dense_map(context))
+
+    def regions(self, pixels: Tensor, dense: Tensor, stride: int) -> Proposals:
+        """The same from the dense map, (B, D, g_y, g_x), and its stride in pixels."""
         found = [self._regions(p, d, stride) for p, d in zip(pixels, dense, strict=True)]
         most = max(len(masks) for masks, _ in found)
         masks = torch.stack([_padded(m, most) for m, _ in found])

@@ -15,9 +15,7 @@ import json
 import logging
 import math
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -36,27 +34,20 @@ from scanseg.training.head_dataset import (
     StoredPhoto,
     TrainingView,
     class_counts,
-    draw_view,
     load_photos,
 )
 from scanseg.training.head_labels import Layer, SoftLabels
 from scanseg.training.head_photos import Photo, Recipe, training_photos
+from scanseg.training.head_sampling import SIDES, Views
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import make_votes
+from scanseg.training.small_loop import Group, Loop
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 TEMPLATES = ("{}", "a photo of a {}.", "a {} in the scene.", "a picture of the {}.")
-EVERY = {"clothing_coparsing": 4, "imagenet_samples": 3}
+EVERY = {"clothing_coparsing": 4}
 """Of these data sets only every n-th photo is used (time; the photos are much alike)."""
-SIDES = {
-    "coco_train": (384, 832),
-    "coco_train_more": (384, 832),
-    "facades_night_day": (384, 640),
-    "imagenet_samples": (320, 448),
-    "clothing_coparsing": (384, 640),
-}
-"""Least and largest long side, in pixels, to which a source's photos are resized."""
 IMAGE_CLASS_SIMILARITY = 0.7
 """Cosine of a cell's ConSE embedding with the key of the photo's class from which the cell takes
 the image-level label."""
@@ -88,9 +79,11 @@ class HeadConfig:
         scale: cosine scale at the start; it is learned.
         rest_weight: weight of cells that only say which words they are not.
         image_class_weight: weight of ImageNet's image-level labels.
+        paste: probability that a view gets one object of another photo, and again a second one.
         sources: relative frequency of the data sets among the views.
         seed: of everything that is drawn.
         threads: for torch; a second thread makes the next step's views and features.
+        save_every: steps between two states on disk.
         name: of the written file, in ``work``.
     """
 
@@ -100,8 +93,8 @@ class HeadConfig:
     recipe: Recipe = "default"
     hold_out: bool = False
     withheld: tuple[str, ...] = ()
-    steps: int = 690
-    batch: int = 12
+    steps: int = 1800
+    batch: int = 16
     points: int = 96
     window: int = 320
     learning_rate: float = 1.5e-3
@@ -109,11 +102,12 @@ class HeadConfig:
     weight_decay: float = 0.03
     warmup: int = 30
     dropout: float = 0.1
-    average: float = 0.985
+    average: float = 0.99
     main_word: float = 0.5
     scale: float = 16.0
     image_class_weight: float = 0.2
     rest_weight: float = 0.5
+    paste: float = 0.4
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
             "coco_train": 5.0,
@@ -125,6 +119,7 @@ class HeadConfig:
     )
     seed: int = 0
     threads: int = 1
+    save_every: int = 20
     name: str = "embedded_head.safetensors"
 
     def __post_init__(self) -> None:
@@ -194,51 +189,27 @@ def _embed_words(encoder: EmbeddedEncoder, every: Sequence[str], cache: Path | N
 
 
 class Sampler:
-    """Draws views by source and, within a view, labelled cells by the rarity of their class.
+    """Draws views and, within a view, labelled cells by the rarity of their class.
 
     Args:
-        photos: the training set.
+        views: where views come from.
         words: which classes are open.
-        frequencies: source -> relative frequency of its views.
         points: cells per layer.
-        seed: of the draws.
     """
 
-    def __init__(
-        self,
-        photos: Sequence[StoredPhoto],
-        words: Words,
-        frequencies: Mapping[str, float],
-        points: int,
-        seed: int,
-    ) -> None:
-        self.by_source: dict[str, list[StoredPhoto]] = {}
-        for stored in photos:
-            self.by_source.setdefault(stored.photo.source, []).append(stored)
-        self.sources = sorted(self.by_source)
-        self.frequencies = [frequencies.get(source, 1.0) for source in self.sources]
-        self.points = points
-        self.words = words
-        self.rng = random.Random(seed)
-        self.generator = np.random.default_rng(seed)
+    def __init__(self, views: Views, words: Words, points: int) -> None:
+        self.views, self.words, self.points = views, words, points
+        self.restart(0)
         self.counts, self.rarity = {}, {}
         for name, table in words.tables.items():
-            counts = class_counts(photos, name, len(table))
+            counts = class_counts(views.photos, name, len(table))
             self.counts[name] = counts
             self.rarity[name] = ((counts + 200).rsqrt() * words.open[name]).numpy()
 
     def restart(self, seed: int) -> None:
         """Draw on from a seed."""
-        self.rng = random.Random(seed)
+        self.views.restart(seed)
         self.generator = np.random.default_rng(seed)
-
-    def views(self, count: int, window: int) -> list[TrainingView]:
-        """Windows of ``count`` photos, drawn independently."""
-        sources = self.rng.choices(self.sources, self.frequencies, k=count)
-        return [
-            draw_view(self.rng.choice(self.by_source[source]), SIDES[source], window, self.rng)
-            for source in sources
-        ]
 
     def cells(self, layer: Layer) -> np.ndarray:
         """Up to ``points`` labelled cells of a layer: (p,) indices."""
@@ -387,7 +358,7 @@ def batch_of(
 ) -> tuple[StageMaps, list[Point]]:
     """Features and labelled cells of a step; its draws depend on seed and step only."""
     sampler.restart(config.seed * 1_000_003 + step)
-    views = sampler.views(config.batch, config.window)
+    views = sampler.views.draw(config.batch, config.window)
     pixels = torch.stack([view.pixels for view in views])
     maps = frozen_maps(encoder, pixels.contiguous(memory_format=torch.channels_last))
     points = []
@@ -417,8 +388,7 @@ def fit(
     """Train on the photos.
 
     Args:
-        checkpoint: file that keeps the state every ``SAVE_EVERY`` steps; if it exists, training
-            goes on from it.
+        checkpoint: file that keeps the state; if it exists, training goes on from it.
 
     Returns:
         the head with averaged weights, the learned scale, and the sampler (which holds the counts).
@@ -427,82 +397,42 @@ def fit(
     head = DenseHead(dropout=config.dropout)
     head.branch.load_state_dict(nn.Sequential(*encoder.tower.blocks[3:]).state_dict())
     head.to(memory_format=torch.channels_last)
-    sampler = Sampler(photos, words, config.sources, config.points, config.seed)
+    sampler = Sampler(Views(photos, config.sources, config.paste), words, config.points)
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
     standardise(head, [batch_of(config, encoder, sampler, config.steps + i)[0] for i in range(4)])
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in head.named_parameters():
-        rate = config.branch_rate if name.startswith("branch.") else config.learning_rate
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    groups.setdefault((config.learning_rate, 0.0), []).append(log_scale)
-    optimiser = torch.optim.AdamW(
-        [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: (
-            min(1.0, (step + 1) / config.warmup)
-            * 0.5
-            * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
-        ),
-    )
-    averaged = torch.optim.swa_utils.AveragedModel(
-        head, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
-    )
-    parts = {"head": head, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
-    began, recent, done = time.monotonic(), 0.0, 0
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])  # type: ignore[attr-defined]
-        log_scale.data.copy_(state["log_scale"])
-        done = int(state["step"])
-        torch.set_rng_state(state["torch"])
-    head.train()
-    for step, (maps, points) in _ahead(
-        lambda step: batch_of(config, encoder, sampler, step), range(done, config.steps)
-    ):
+    trained = HeadAndScale(head, log_scale)
+    branch = [p for name, p in head.named_parameters() if name.startswith("branch.")]
+    other = [p for name, p in head.named_parameters() if not name.startswith("branch.")]
+
+    def loss(step: int, batch: tuple[StageMaps, list[Point]]) -> Tensor:
         rng = random.Random(config.seed * 1_000_003 + step)
-        loss = step_loss(head, log_scale, maps, points, words, config.main_word, rng)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        averaged.update_parameters(head)
-        recent = 0.95 * recent + 0.05 * loss.item() if step > done else loss.item()
-        if step % 20 == 0 or step == config.steps - 1:
-            log.info(
-                "step %d/%d: loss %.3f, scale %.1f, %.0f s",
-                step + 1, config.steps, recent, log_scale.detach().exp(), time.monotonic() - began,
-            )  # fmt: skip
-        if checkpoint is not None and (step + 1) % SAVE_EVERY == 0:
-            state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-            state |= {"log_scale": log_scale.data, "step": step + 1, "torch": torch.get_rng_state()}
-            with atomic_write(checkpoint) as file:
-                torch.save(state, file)
-    result: DenseHead = averaged.module  # type: ignore[assignment]
-    result.eval().requires_grad_(False)
-    return result, float(log_scale.detach().exp()), sampler
+        return step_loss(head, log_scale, *batch, words, config.main_word, rng)
+
+    loop = Loop(
+        steps=config.steps,
+        warmup=config.warmup,
+        weight_decay=config.weight_decay,
+        average=config.average,
+        seed=config.seed,
+        batch=lambda step: batch_of(config, encoder, sampler, step),
+        loss=loss,
+        save_every=config.save_every,
+        tell=lambda: f"scale {log_scale.detach().exp():.1f}, ",
+    )
+    groups = [Group(branch, config.branch_rate), Group([*other, log_scale], config.learning_rate)]
+    trained.train()
+    result = loop.run(trained, groups, checkpoint)
+    assert isinstance(result, HeadAndScale)
+    return result.head, float(result.log_scale.exp()), sampler
 
 
-SAVE_EVERY = 20
-"""Steps between two checkpoints."""
+class HeadAndScale(nn.Module):
+    """What is trained: the head and the logarithm of the cosines' scale."""
 
-
-def _ahead(make: Callable[[int], _T], steps: Iterable[int]) -> Iterator[tuple[int, _T]]:
-    """(step, ``make(step)``) in order; the next one is made by a second thread meanwhile."""
-    with ThreadPoolExecutor(1) as worker:
-        coming: tuple[int, Future[_T]] | None = None
-        for step in steps:
-            following = (step, worker.submit(make, step))
-            if coming is not None:
-                yield coming[0], coming[1].result()
-            coming = following
-        if coming is not None:
-            yield coming[0], coming[1].result()
+    def __init__(self, head: DenseHead, log_scale: nn.Parameter) -> None:
+        super().__init__()
+        self.head, self.log_scale = head, log_scale
 
 
 TAUGHT_CELLS = 200
@@ -585,7 +515,9 @@ def train(config: HeadConfig) -> Path:
     for photo in photos:
         counted[photo.source] = counted.get(photo.source, 0) + 1
     kept = {
-        k: v for k, v in asdict(config).items() if k not in ("data", "teachers", "work", "name")
+        k: v
+        for k, v in asdict(config).items()
+        if k not in ("data", "teachers", "work", "name", "save_every")
     }
     save_head(path, head, scale, names, embeddings, {"config": kept, "photos": counted})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)

@@ -21,6 +21,7 @@ from scanseg.training.head_labels import (
     label_layers,
 )
 from scanseg.training.head_photos import Photo
+from scanseg.training.head_segments import PhotoSegments, read_photo_segments
 from scanseg.training.head_views import random_view
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
@@ -38,12 +39,14 @@ class StoredPhoto:
         pixels: (H, W, 3) uint8.
         truth: (H, W) uint8 true ids, ``IGNORE`` where nothing is said; ``None`` without labels.
         votes: teacher -> gated soft labels on the vote grid.
+        segments: its objects and surfaces one by one, where the source tells them.
     """
 
     photo: Photo
     pixels: np.ndarray
     truth: np.ndarray | None
     votes: Mapping[str, SoftLabels]
+    segments: PhotoSegments | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class TrainingView:
         vocabulary: the photo's own vocabulary.
         exhaustive: number of its classes that are labelled wherever they occur.
         image_class: ImageNet class index of the whole photo, or -1.
+        segments: (window / 4, window / 4) uint16, ``PhotoSegments.ids`` at stride 4, or ``None``.
+        segment_labels: class of each segment in ``coco133``, whether or not it is in the window.
+        everything: no segment is missing.
     """
 
     pixels: Tensor
@@ -66,6 +72,9 @@ class TrainingView:
     vocabulary: str
     exhaustive: int
     image_class: int
+    segments: np.ndarray | None = None
+    segment_labels: tuple[int, ...] = ()
+    everything: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -87,7 +96,8 @@ def load_photos(photos: Sequence[Photo], work: Path) -> list[StoredPhoto]:
                 votes = gated_votes(photo, dict(file))
         truth = photo.truth()
         if truth is not None or votes:
-            stored.append(StoredPhoto(photo, np.asarray(photo.open()), truth, votes))
+            pixels, segments = np.asarray(photo.open()), read_photo_segments(photo)
+            stored.append(StoredPhoto(photo, pixels, truth, votes, segments))
     if not stored:
         raise InputError("none of the photos has labels or votes: run the first step again")
     return stored
@@ -99,7 +109,7 @@ def draw_view(
     """A random window of a photo with all that its sources say about it."""
     height, width = stored.pixels.shape[:2]
     view = random_view((width, height), sides, window, rng)
-    photo, cells = stored.photo, window // 8
+    photo, cells, segments = stored.photo, window // 8, stored.segments
     truth = None if stored.truth is None else view.sample(stored.truth)
     votes = {name: soft.sampled(view) for name, soft in stored.votes.items()}
     rest = np.zeros((cells, cells), bool)
@@ -112,6 +122,9 @@ def draw_view(
         vocabulary=photo.vocabulary,
         exhaustive=photo.exhaustive,
         image_class=photo.image_class,
+        segments=None if segments is None else view.sample(segments.ids, 4),
+        segment_labels=() if segments is None else segments.labels,
+        everything=segments is not None and segments.everything,
     )
 
 

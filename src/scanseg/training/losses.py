@@ -317,7 +317,9 @@ def mask_losses(
 
     Sums over the masks, divided by ``masks``.
     """
-    logits = torch.cat([mask_logits[i, queries] for i, (queries, _) in enumerate(matches)])[:, None]
+    images = [torch.full_like(queries, i) for i, (queries, _) in enumerate(matches)]
+    taken = torch.cat([queries for queries, _ in matches])
+    logits = mask_logits[torch.cat(images), taken][:, None]  # at once: one gradient to fill
     if len(logits) == 0:
         nothing = mask_logits.sum() * 0.0
         return nothing, nothing

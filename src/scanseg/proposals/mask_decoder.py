@@ -1,0 +1,233 @@
+"""A small Mask2Former on the embedded tower's stages: class-agnostic masks.
+
+A top-down pixel decoder of context blocks brings the stages at strides 32, 16 and 8 together, the
+one at stride 4 draws the outlines, and transformers' own masked transformer decoder reads them.
+Queries predict masks and whether they are anything at all, never what it is: names come from
+embeddings, so that the masks serve any vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanseg.contracts import ClipTokens, InputError, Proposals
+from scanseg.proposals.dense_head import ContextBlock
+from scanseg.proposals.superpixels import SuperpixelProposals
+
+LAYERS = (0, 1, 2, 3)
+"""The encoder's layers that are read: strides 4, 8, 16, 32."""
+MASK_STRIDE = 4
+GROUPS = 8
+
+
+@dataclass(frozen=True)
+class QueryPrediction:
+    """What one decoder layer says of a batch.
+
+    Attributes:
+        mask_logits: (B, Q, rows, columns) at stride 4 of the padded photo, before the sigmoid.
+        object_logits: (B, Q, 2), an object or a surface / nothing, before the softmax.
+        states: (B, Q, width), normalised.
+    """
+
+    mask_logits: Tensor
+    object_logits: Tensor
+    states: Tensor
+
+
+class MaskDecoder(nn.Module):
+    """Queries -> class-agnostic masks.
+
+    Args:
+        queries: Q.
+        width: channels of queries and mask features, a multiple of 16.
+        layers: of the masked decoder; they read strides 32, 16, 8 in turn.
+        heads: attention heads.
+        feedforward: hidden width of the layers' feed-forward part.
+        dropout: in the pixel decoder, while training.
+        vision_widths: channels of the encoder's ``LAYERS``.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: int = 100,
+        width: int = 128,
+        layers: int = 3,
+        heads: int = 4,
+        feedforward: int = 512,
+        dropout: float = 0.1,
+        vision_widths: tuple[int, int, int, int] = (24, 40, 112, 320),
+    ) -> None:
+        super().__init__()
+        from transformers import Mask2FormerConfig
+        from transformers.models.mask2former.modeling_mask2former import (
+            Mask2FormerTransformerModule,
+        )
+
+        self.config: Mapping[str, Any] = {
+            "queries": queries,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "feedforward": feedforward,
+        }
+        self.stages = nn.ModuleList(_projection(channels, width) for channels in vision_widths)
+        self.coarse = nn.Sequential(
+            ContextBlock(width, dropout=dropout), ContextBlock(width, dilation=2, dropout=dropout)
+        )
+        self.middle = ContextBlock(width, dropout=dropout)
+        self.fine = ContextBlock(width, dropout=dropout)
+        self.mask_features = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 1),
+        )
+        self.transformer = Mask2FormerTransformerModule(
+            width,
+            Mask2FormerConfig(
+                hidden_dim=width,
+                feature_size=width,
+                mask_feature_size=width,
+                num_queries=queries,
+                num_attention_heads=heads,
+                decoder_layers=layers + 1,  # transformers builds one less
+                dim_feedforward=feedforward,
+                dropout=0.0,
+            ),
+        )
+        self.objectness = nn.Linear(width, 2)
+
+    def forward(self, context: ClipTokens) -> list[QueryPrediction]:
+        """Predictions of the queries as they are, then after every layer.
+
+        Args:
+            context: of the encoder, with tokens of ``LAYERS``.
+        """
+        scales, features = self.pixels(context)
+        found = self.transformer(scales, features)
+        return [
+            QueryPrediction(logits, self.objectness(states), states)
+            for logits, states in zip(
+                found.masks_queries_logits,
+                (states.transpose(0, 1) for states in found.intermediate_hidden_states),
+                strict=True,
+            )
+        ]
+
+    def pixels(self, context: ClipTokens) -> tuple[list[Tensor], Tensor]:
+        """Multi-scale features at strides 32, 16 and 8, and mask features at stride 4."""
+        x4, x8, x16, x32 = (
+            stage(context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer]))
+            for stage, layer in zip(self.stages, LAYERS, strict=True)
+        )
+        x32 = self.coarse(x32)
+        x16 = self.middle(x16 + _resized(x32, x16))
+        x8 = self.fine(x8 + _resized(x16, x8))
+        return [x32, x16, x8], self.mask_features(x4 + _resized(x8, x4))
+
+
+def _projection(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(GROUPS, width))
+
+
+def _resized(values: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def pooled_embeddings(masks: Tensor, dense: Tensor) -> Tensor:
+    """Mean dense embedding under each mask.
+
+    Args:
+        masks: (B, Q, rows, columns) weights of at least 0, on the grid of ``dense``.
+        dense: (B, D, rows, columns).
+
+    Returns:
+        (B, Q, D), unit norm; of an empty mask zero.
+    """
+    weights = masks / masks.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    return F.normalize(torch.einsum("bqyx,bdyx->bqd", weights, dense), dim=-1)
+
+
+class DecodedProposals(nn.Module):
+    """The decoder's masks as a :class:`scanseg.contracts.ProposalGenerator`, beside superpixels.
+
+    The decoder finds things and surfaces; superpixels see to it that every pixel lies in some
+    proposal. Both are described by the dense embeddings under their masks.
+
+    Args:
+        superpixels: with a dense head.
+        decoder: trained.
+        superpixel_objectness: objectness of every superpixel region, in [0, 1]: how much it counts
+            in the map beside the decoder's masks, and where it ranks among them.
+    """
+
+    def __init__(
+        self,
+        superpixels: SuperpixelProposals,
+        decoder: MaskDecoder,
+        *,
+        superpixel_objectness: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if superpixels.head is None:
+            raise InputError("the decoder's proposals need superpixels with a dense head")
+        self.superpixels, self.decoder = superpixels, decoder
+        self.superpixel_objectness = superpixel_objectness
+
+    def __call__(self, pixels: Tensor, context: ClipTokens) -> Proposals:
+        """Queries first, then superpixel regions: masks, embeddings, objectness."""
+        dense, stride = self.superpixels.dense_map(context)
+        regions = self.superpixels.regions(pixels, dense, stride)
+        assert regions.embeddings is not None
+        found = self.decoder(context)[-1]
+        h, w = pixels.shape[-2:]
+        fine = stride // MASK_STRIDE
+        coarse = F.avg_pool2d(found.mask_logits.sigmoid(), fine)  # (B, Q, g_y, g_x)
+        masks = F.interpolate(
+            found.mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False
+        )[..., :h, :w].sigmoid()
+        objectness = found.object_logits.softmax(-1)[..., 0]  # (B, Q)
+        others = objectness.new_full(regions.masks.shape[:2], self.superpixel_objectness)
+        return Proposals(
+            masks=torch.cat([masks, regions.masks], 1),
+            embeddings=torch.cat([pooled_embeddings(coarse, dense), regions.embeddings], 1),
+            objectness=torch.cat([objectness, others], 1),
+        )
+
+
+def load_mask_decoder(path: Path) -> MaskDecoder:
+    """Read a trained decoder.
+
+    Args:
+        path: a file that ``scanseg.training.embedded_masks`` wrote.
+
+    Raises:
+        InputError: the file is missing or is not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no trained mask decoder {path}: make one with make train-embedded")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a safetensors file ({error}): train or download it again"
+        ) from error
+    if "sizes" not in metadata:
+        raise InputError(f"{path} is not a mask decoder: pass a file that scanseg.training wrote")
+    decoder = MaskDecoder(**json.loads(metadata["sizes"]))
+    decoder.load_state_dict(tensors)
+    return decoder.eval().requires_grad_(False)

@@ -1,0 +1,301 @@
+"""Train the study's model: ``python -m scanseg.training.mini_scan --help``.
+
+The mask decoder is trained before and stays as it is; what learns here is what SCAN adds to a mask
+classifier: embeddings of the queries and, in most rows of the study, semantic integration. So
+everything below is frozen, and its answers are kept in a cache that all rows and seeds share.
+
+A query is worth the class of the segment that its mask overlaps by at least ``LEAST_IOU``; all
+other queries teach nothing, since whether they are anything is the decoder's own business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanseg import mini_scan
+from scanseg.calibration.semantic_integration import SemanticIntegration
+from scanseg.contracts import ClipTokens, InputError
+from scanseg.encoders.embedded import EmbeddedEncoder
+from scanseg.fusion import TermOwners, in_vocabulary_logits
+from scanseg.proposals.mask_decoder import LAYERS, MaskDecoder, load_mask_decoder
+from scanseg.segmenter import Segmenter
+from scanseg.storage import atomic_write, file_hash
+from scanseg.training.embedded_head import Words
+from scanseg.training.head_dataset import TrainingView, load_photos
+from scanseg.training.head_photos import training_photos
+from scanseg.training.head_sampling import Views
+from scanseg.training.head_segments import CROWD
+from scanseg.training.head_vocabularies import COCO133
+from scanseg.training.small_loop import Group, Loop
+
+log = logging.getLogger(__name__)
+LEAST_IOU = 0.5
+SOURCES = {"coco_train": 5.0, "coco_train_more": 1.2}
+SIDES = (320, 640)
+WINDOW = 320
+NONE = -1
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One training of the study.
+
+    Args:
+        data: folder of the data sets.
+        decoder: trained mask decoder.
+        work: folder of the cache, shared by all trainings.
+        output: model folder to write.
+        sim: with semantic integration.
+        cls: its global half, gamma times [CLS] (table 4).
+        spatial: its spatial half, attention to patch tokens (table 4).
+        low_frequency: low-frequency enhancement of those tokens (table 4).
+        withhold: file with words, one per line, that are neither taught nor rivals; empty: none.
+        seed: of weights, dropout and draws. The cache does not depend on it.
+        steps: optimiser steps.
+        batch: views per step.
+        views: windows per photo in the cache.
+        rate: peak of AdamW's cosine schedule.
+        weight_decay: of AdamW.
+        warmup: steps of linear warm-up.
+        threads: for torch.
+    """
+
+    data: Path
+    decoder: Path
+    work: Path
+    output: Path
+    sim: bool = True
+    cls: bool = True
+    spatial: bool = True
+    low_frequency: bool = True
+    withhold: str = ""
+    seed: int = 0
+    steps: int = 600
+    batch: int = 8
+    views: int = 6
+    rate: float = 5e-4
+    weight_decay: float = 0.05
+    warmup: int = 30
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.views) < 1:
+            raise InputError("steps, batch and views must be at least 1")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Frozen answers for N views.
+
+    Attributes:
+        states: (N, Q, width) float16, of the decoder's last layer.
+        labels: (N, Q) int16 class in ``COCO133`` or ``NONE``.
+        pooled: (N, D) float32, the whole view in the joint space.
+        patches: layer -> (N, cells, V) float16.
+    """
+
+    states: np.ndarray
+    labels: np.ndarray
+    pooled: np.ndarray
+    patches: dict[int, np.ndarray]
+
+    def rows(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, ClipTokens]:
+        """States (B, Q, width), labels (B, Q) and tokens of some views."""
+
+        def taken(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values[chosen].astype(np.float32))
+
+        pooled = taken(self.pooled)
+        tokens = ClipTokens(
+            patches={layer: taken(values) for layer, values in self.patches.items()},
+            cls={},
+            grids={layer: _grid(values.shape[1]) for layer, values in self.patches.items()},
+            pooled=pooled,
+        )
+        labels = torch.from_numpy(self.labels[chosen].astype(np.int64))
+        return taken(self.states), labels, tokens
+
+
+def _grid(cells: int) -> tuple[int, int]:
+    side = round(cells**0.5)
+    return side, side
+
+
+def query_labels(masks: np.ndarray, view: TrainingView) -> np.ndarray:
+    """(Q, rows, columns) bool masks at stride 4 -> (Q,) class of the segment each one shows."""
+    assert view.segments is not None
+    ids = view.segments.ravel()
+    known = ids != CROWD
+    count = len(view.segment_labels)
+    labels = np.full(len(masks), NONE, np.int16)
+    areas = np.bincount(ids[known], minlength=count + 1)[1 : count + 1]
+    for query, mask in enumerate(masks.reshape(len(masks), -1)):
+        both = np.bincount(ids[mask & known], minlength=count + 1)
+        inside = both[1 : count + 1]
+        covered = both.sum() if view.everything else inside.sum()  # else the rest is not labelled
+        overlap = inside / np.maximum(areas + covered - inside, 1)
+        if count and overlap.max() >= LEAST_IOU:
+            labels[query] = view.segment_labels[int(overlap.argmax())]
+    return labels
+
+
+@torch.inference_mode()
+def make_cache(config: StudyConfig, folder: Path) -> None:
+    """Run the frozen parts over every view, once."""
+    photos = [p for p in training_photos(config.data, hold_out=True) if p.source in SOURCES]
+    stored = [one for one in load_photos(photos, config.work) if one.segments is not None]
+    encoder, decoder = EmbeddedEncoder(), load_mask_decoder(config.decoder)
+    layers = mini_scan.INTEGRATION.layers
+    found: dict[str, list[np.ndarray]] = {}
+    for number, one in enumerate(stored):
+        views = Views([one], SOURCES, 0.0, dict.fromkeys(SOURCES, SIDES))
+        views.restart(number)
+        drawn = views.draw(config.views, WINDOW)
+        tokens = encoder.encode_image(torch.stack([v.pixels for v in drawn]), layers=LAYERS)
+        last = decoder(tokens)[-1]
+        masks = (last.mask_logits > 0).numpy()
+        pieces = {
+            "states": last.states.half().numpy(),
+            "labels": np.stack([query_labels(m, v) for m, v in zip(masks, drawn, strict=True)]),
+            "pooled": tokens.pooled.numpy(),
+            **{f"patches{i}": tokens.patches[i].half().numpy() for i in layers},
+        }
+        for name, values in pieces.items():
+            found.setdefault(name, []).append(values)
+        if number % 25 == 0:
+            log.info("cache: photo %d of %d", number + 1, len(stored))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, parts in sorted(found.items(), key=lambda item: item[0] == "labels"):
+        with atomic_write(folder / f"{name}.npy") as file:  # labels come last: then it is complete
+            np.save(file, np.concatenate(parts), allow_pickle=False)
+
+
+def open_cache(config: StudyConfig) -> Cache:
+    """The cache of a decoder; made if it is not there."""
+    folder = config.work / f"mini_scan-{file_hash(config.decoder)[:12]}-{config.views}"
+    if not (folder / "labels.npy").is_file():
+        make_cache(config, folder)
+
+    def read(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    layers = mini_scan.INTEGRATION.layers
+    patches = {layer: read(f"patches{layer}") for layer in layers}
+    return Cache(read("states"), read("labels"), read("pooled"), patches)
+
+
+class Trained(nn.Module):
+    """What learns: the queries' embedding head and semantic integration."""
+
+    def __init__(self, head: nn.Module, integration: nn.Module | None) -> None:
+        super().__init__()
+        self.head, self.integration = head, integration
+
+    def forward(self, states: Tensor, tokens: ClipTokens) -> Tensor:
+        """(B, Q, width) -> (B, Q, D)."""
+        embeddings: Tensor = self.head(states)
+        return embeddings if self.integration is None else self.integration(embeddings, tokens)
+
+
+def model_of(config: StudyConfig, decoder: MaskDecoder, taught: Tensor) -> Segmenter:
+    """The row's model, the decoder's weights in place, everything else as the seed has it."""
+    integration = None
+    if config.sim:
+        integration = replace(
+            mini_scan.INTEGRATION,
+            use_cls=config.cls,
+            use_spatial=config.spatial,
+            low_frequency=config.low_frequency,
+        )
+    settings = mini_scan.MiniScanConfig(decoder=dict(decoder.config), integration=integration)
+    torch.manual_seed(config.seed)
+    segmenter = mini_scan.build(settings, taught)
+    assert isinstance(segmenter.proposals, mini_scan.QueryProposals)
+    segmenter.proposals.decoder.load_state_dict(decoder.state_dict())
+    return segmenter
+
+
+def withheld_words(config: StudyConfig) -> list[str]:
+    """Words that are not taught."""
+    if not config.withhold:
+        return []
+    return Path(config.withhold).read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def train(config: StudyConfig) -> Path:
+    """Train one row with one seed; returns the written model folder."""
+    torch.set_num_threads(config.threads)
+    words = Words(
+        EmbeddedEncoder(), {"coco133": COCO133}, withheld_words(config), config.work / "words.pt"
+    )
+    text = words.embeddings[[words.index[names[0]] for names in COCO133]]  # (133, D)
+    open_ = words.open["coco133"]
+    cache, decoder = open_cache(config), load_mask_decoder(config.decoder)
+    segmenter = model_of(config, decoder, text[open_])
+    integration = segmenter.integration
+    assert isinstance(segmenter.proposals, mini_scan.QueryProposals)
+    assert integration is None or isinstance(integration, SemanticIntegration)
+    trained = Trained(segmenter.proposals.embedding_head, integration)
+    trained.requires_grad_(True)
+    labels = np.asarray(cache.labels)
+    counts = np.bincount(labels[labels >= 0], minlength=len(text)).astype(np.float32)
+    weights = torch.from_numpy((counts + 50) ** -0.5) * open_
+    owners = TermOwners(torch.arange(len(text)), len(text))
+
+    def batch(step: int) -> tuple[Tensor, Tensor, ClipTokens]:
+        drawn = np.random.default_rng(config.seed * 1_000_003 + step)
+        return cache.rows(np.sort(drawn.choice(len(labels), config.batch, replace=False)))
+
+    def loss(_: int, drawn: tuple[Tensor, Tensor, ClipTokens]) -> Tensor:
+        states, said, tokens = drawn
+        logits = in_vocabulary_logits(
+            trained(states, tokens), text, owners, None, mini_scan.EMBEDDING_SCALE
+        ).masked_fill(~open_, -1e4)
+        said = torch.where(open_[said.clamp_min(0)], said, NONE)
+        if not (said >= 0).any():
+            return logits.sum() * 0.0
+        return F.cross_entropy(logits.flatten(0, 1), said.flatten(), weights, ignore_index=NONE)
+
+    loop = Loop(
+        steps=config.steps,
+        warmup=config.warmup,
+        weight_decay=config.weight_decay,
+        average=0.99,
+        seed=config.seed,
+        batch=batch,
+        loss=loss,
+        save_every=100,
+        tell_every=100,
+    )
+    checkpoint = config.output.with_suffix(".checkpoint")
+    result = loop.run(trained.train(), [Group(list(trained.parameters()), config.rate)], checkpoint)
+    assert isinstance(result, Trained)
+    segmenter.proposals.embedding_head.load_state_dict(result.head.state_dict())
+    if integration is not None and result.integration is not None:
+        integration.load_state_dict(result.integration.state_dict())
+    folder = mini_scan.save(segmenter.eval().requires_grad_(False), config.output)
+    log.info("wrote %s: %s", folder, {k: str(v) for k, v in asdict(config).items()})
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: the fields of ``StudyConfig`` are the options."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m scanseg.training.mini_scan", description=__doc__)
+    parser.add_class_arguments(StudyConfig)
+    settings = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    train(StudyConfig(**vars(parser.instantiate(settings))))
+
+
+if __name__ == "__main__":
+    main()

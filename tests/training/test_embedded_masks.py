@@ -1,0 +1,70 @@
+"""Training of the mask decoder, on tiny synthetic data; values worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scanseg.contracts import InputError
+from scanseg.encoders.embedded import EmbeddedEncoder
+from scanseg.proposals.mask_decoder import LAYERS
+from scanseg.training.embedded_masks import MasksConfig, fit, target_of
+from scanseg.training.head_dataset import StoredPhoto, TrainingView
+from scanseg.training.head_photos import Photo
+from scanseg.training.head_segments import CROWD, PhotoSegments
+
+
+def a_view(segments: np.ndarray, labels: tuple[int, ...], everything: bool) -> TrainingView:
+    side = 4 * segments.shape[0]
+    rest = np.zeros((side // 8, side // 8), bool)
+    pixels = torch.zeros(3, side, side, dtype=torch.uint8)
+    return TrainingView(pixels, [], rest, "coco133", 80, -1, segments, labels, everything)
+
+
+def test_masks_void_and_what_is_too_small() -> None:
+    segments = np.zeros((8, 8), np.uint16)
+    segments[:, :4], segments[0, 4:6], segments[7, 4:] = 2, 1, CROWD
+    target = target_of(a_view(segments, (5, 7), everything=False))
+    assert target.labels.tolist() == [0]  # segment 1 has two cells: too small
+    np.testing.assert_array_equal(target.masks.numpy(), [segments == 2])
+    assert target.void is not None
+    np.testing.assert_array_equal(target.void.numpy(), segments != 2)
+    assert not target.exhaustive
+    assert target_of(a_view(segments, (5, 7), everything=True)).exhaustive
+    nothing = target_of(a_view(np.zeros((8, 8), np.uint16), (), everything=True))
+    assert nothing.masks.shape == (0, 8, 8)
+
+
+def test_a_few_steps_find_a_square(tmp_path: Path) -> None:
+    ids = np.zeros((96, 96), np.uint16)
+    ids[:] = 1
+    ids[24:72, 24:72] = 2
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    pixels[ids == 2] = (250, 220, 30)
+    segments = PhotoSegments(ids, (131, 17), everything=True)
+    photo = Photo("coco_train", "x", Path("x.jpg"), None, "coco133", exhaustive=133)
+    stored = StoredPhoto(photo, pixels, None, {}, segments)
+    config = MasksConfig(
+        tmp_path, tmp_path, steps=40, batch=2, window=96, rate=2e-3, warmup=3, average=0.8,
+        paste=0.0, queries=6, width=32, layers=1, points=256,
+    )  # fmt: skip
+    encoder = EmbeddedEncoder()
+    decoder = fit(config, encoder, [stored])
+    context = encoder.encode_image(torch.from_numpy(pixels).permute(2, 0, 1)[None], layers=LAYERS)
+    last = decoder(context)[-1]
+    found = (last.mask_logits[0] > 0).numpy()
+    true = ids[2::4, 2::4] == 2
+    overlap = (found & true).sum((1, 2)) / np.maximum((found | true).sum((1, 2)), 1)
+    best = int(overlap.argmax())
+    assert overlap[best] > 0.75
+    assert last.object_logits[0, best].softmax(0)[0] > 0.5
+
+
+def test_settings_out_of_range(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiple of 32"):
+        MasksConfig(tmp_path, tmp_path, window=100)
+    with pytest.raises(InputError, match="steps"):
+        MasksConfig(tmp_path, tmp_path, steps=0)
