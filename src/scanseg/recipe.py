@@ -50,7 +50,9 @@ class Recipe:
         token_layers: layers whose patch tokens SIM or the proposals read.
         decoys: background words for callers who name none.
         decoy_similarity: decoys whose cosine with one of the caller's words reaches this are left
-            out, because they mean the same.
+            out, because they may mean the same, or a kind of it ("animal", "dog").
+        sibling_similarity: this bound for words that are among the decoys themselves: what else is
+            on the list is something else ("sofa", "bed"), unless it is nearer than this.
         taught_similarity: a label counts as taught if its cosine with a taught word reaches this
             (``InferenceSettings.unseen_weight``).
         settings: inference settings for callers who give none.
@@ -65,5 +67,6 @@ class Recipe:
     token_layers: tuple[int, ...] = ()
     decoys: tuple[str, ...] = ()
     decoy_similarity: float = 0.5
+    sibling_similarity: float = 0.5
     taught_similarity: float = 0.8
     settings: InferenceSettings = field(default_factory=InferenceSettings)

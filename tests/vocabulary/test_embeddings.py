@@ -142,6 +142,25 @@ def test_presets_decoys_leave_out_what_the_caller_means() -> None:
     assert none.labels == 2
 
 
+def test_a_word_that_is_a_decoy_itself_keeps_its_siblings() -> None:
+    recipe = Recipe(
+        name="t", templates=("{}",), decoys=("aab", "ab", "cc"), decoy_similarity=0.5,
+        sibling_similarity=0.95,
+    )  # fmt: skip
+
+    def decoys(word: str) -> int:
+        words, cache = Vocabulary([word, "c"]), TextCache(None, "x", 3)  # "cc" means "c"
+        found = embed_vocabulary(words, recipe, LetterEncoder(), cache)  # type: ignore[arg-type]
+        return found.labels - 2
+
+    # "aaaaaabbb" is "aab" itself: "ab", with 3 / sqrt 10 = 0.949, is something else and stays
+    assert decoys("aaaaaabbb") == 1
+    # "b" is none of them (1 / sqrt 5 = 0.447 and 1 / sqrt 2 = 0.707): what is near it goes
+    assert decoys("b") == 1
+    # "abb" is (1, 2): 0.949 from "ab", which is it, and 0.8 from "aab": both are below 0.95
+    assert decoys("abb") == 2
+
+
 @pytest.mark.parametrize("count", [1, 700])
 def test_many_labels(tmp_path: Path, count: int) -> None:
     labels = ["a" * (i % 17 + 1) + "b" * (i % 23) + "c" * (i // 23 + 1) for i in range(count)]

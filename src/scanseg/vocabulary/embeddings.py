@@ -155,6 +155,10 @@ class EncodedVocabulary:
     labels: int
 
 
+SAME_WORD = 0.9
+"""Cosine from which a word counts as one of the decoys, by this or another name."""
+
+
 def embed_vocabulary(
     vocabulary: Vocabulary, recipe: Recipe, encoder: ClipEncoder, cache: TextCache
 ) -> EncodedVocabulary:
@@ -181,9 +185,12 @@ def _distant(
     encoder: ClipEncoder,
     cache: TextCache,
 ) -> list[str]:
-    """Decoys whose cosine with every word is below the recipe's bound."""
+    """Decoys whose cosine with every word is below the recipe's bound for that word."""
     if not decoys:
         return []
     rows = embed_labels([*decoys, *words], recipe.templates, encoder, cache)
-    nearest = (rows[: len(decoys)] @ rows[len(decoys) :].T).max(1)
-    return [d for d, n in zip(decoys, nearest, strict=True) if n < recipe.decoy_similarity]
+    cosines = rows[: len(decoys)] @ rows[len(decoys) :].T  # (decoys, words)
+    among = cosines.max(0) >= SAME_WORD
+    bounds = np.where(among, recipe.sibling_similarity, recipe.decoy_similarity)
+    distant = (cosines < bounds).all(1)
+    return [decoy for decoy, far in zip(decoys, distant, strict=True) if far]
