@@ -49,10 +49,11 @@ format: install  ## format the code
 serve: install  ## a web page and a REST interface on this machine (ARGS="--port 8001")
 	$(BIN)/python -m scanseg serve $(ARGS)
 
-train-embedded: install  ## train the shipped head: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false]
+train-embedded: install  ## train the shipped head and mask decoder: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ai-edge-litert
 	$(BIN)/python -m scanseg.training.embedded_head --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
+	$(BIN)/python -m scanseg.training.embedded_masks --data "$(DATA)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
 
 bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py

@@ -19,6 +19,7 @@ from scanseg.export.graph import ContextGraph, MethodGraph, OpinionGraph
 from scanseg.export.parity import LONG_LIST, SHORT_LIST, compare, report
 from scanseg.export.text import write_text_tower, write_words
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
+from scanseg.proposals.mask_decoder import MASK_STRIDE, DecodedProposals
 from scanseg.proposals.superpixels import SuperpixelProposals
 from scanseg.runtime_onnx.folder import (
     CONTEXT,
@@ -111,7 +112,7 @@ def export_onnx(
         made.mkdir()
         tell("tracing the model")
         merging = None
-        if isinstance(segmenter.proposals, SuperpixelProposals):
+        if isinstance(segmenter.proposals, SuperpixelProposals | DecodedProposals):
             merging = _write_parts(segmenter, chosen, made, size)
         else:
             _write_method(graph, made / MODEL, size)
@@ -165,6 +166,15 @@ def _write_parts(
 ) -> dict[str, Any]:
     """Two graphs with superpixels between them; returns how the runner is to merge these."""
     proposals: Any = segmenter.proposals
+    outputs, described = ["dense", "last"], {}
+    if isinstance(proposals, DecodedProposals):
+        outputs += ["mask_logits", "objectness"]
+        described = {
+            "mask_stride": MASK_STRIDE,
+            "objectness": proposals.superpixel_objectness,
+            "mask_threshold": settings.mask_threshold,
+        }
+        proposals = proposals.superpixels
     encoder: Any = segmenter.region_clip
     if proposals.head is None or getattr(encoder, "region_view", "") != "pool":
         raise InputError("superpixels can be exported with the embedded preset's parts only")
@@ -174,7 +184,7 @@ def _write_parts(
         ContextGraph(segmenter, settings).eval(),
         _pixels_example(segmenter, None),
         folder / CONTEXT,
-        outputs=["dense", "last"],
+        outputs=outputs,
     )
     words, labels = _words_example(segmenter)
     count = torch.export.Dim("regions")
@@ -196,7 +206,7 @@ def _write_parts(
         },
         outputs=["scores"],
     )
-    return {**asdict(proposals.merging), "stride": 8, "last_stride": 32}
+    return {**asdict(proposals.merging), "stride": 8, "last_stride": 32, **described}
 
 
 ANY_SIZE = {2: STEP * torch.export.Dim("rows"), 3: STEP * torch.export.Dim("columns")}

@@ -28,6 +28,7 @@ from scanseg.calibration.regions import (
 )
 from scanseg.contracts import ClipTokens, InferenceSettings, InputError, Proposals, Regions
 from scanseg.fusion import TermOwners, fuse, in_vocabulary_scores
+from scanseg.proposals.mask_decoder import DecodedProposals
 from scanseg.segmenter import Segmenter
 
 EXPORTABLE_SHIFTS = ("cls", "none", "learnable")
@@ -120,11 +121,12 @@ class ContextGraph(nn.Module):
         self.segmenter = segmenter
         self.settings = settings
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(1, 3, h, w) float32 -> the map to merge regions on and the map to read them from.
 
         Returns:
-            dense (D, g_y, g_x) and last (V, rows, columns), the encoder's last layer.
+            dense (D, g_y, g_x) and last (V, rows, columns), the encoder's last layer; with a mask
+            decoder also its mask logits (Q, h / 4, w / 4) and objectness (Q,).
         """
         model: Any = self.segmenter
         context = model.clip.encode_image(
@@ -132,7 +134,11 @@ class ContextGraph(nn.Module):
         )
         layer = model.clip.depth
         last = context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
-        return model.proposals.dense_map(context)[0][0], last[0]
+        dense = model.proposals.dense_map(context)[0]
+        if not isinstance(model.proposals, DecodedProposals):
+            return dense[0], last[0]
+        found = model.proposals.decoder(context)[-1]
+        return dense[0], last[0], found.mask_logits[0], found.object_logits[0].softmax(-1)[:, 0]
 
 
 class OpinionGraph(nn.Module):

@@ -184,9 +184,13 @@ class DecodedProposals(nn.Module):
         self.superpixels, self.decoder = superpixels, decoder
         self.superpixel_objectness = superpixel_objectness
 
+    def dense_map(self, context: ClipTokens) -> tuple[Tensor, int]:
+        """As that of the superpixels."""
+        return self.superpixels.dense_map(context)
+
     def __call__(self, pixels: Tensor, context: ClipTokens) -> Proposals:
         """Queries first, then superpixel regions: masks, embeddings, objectness."""
-        dense, stride = self.superpixels.dense_map(context)
+        dense, stride = self.dense_map(context)
         regions = self.superpixels.regions(pixels, dense, stride)
         assert regions.embeddings is not None
         found = self.decoder(context)[-1]

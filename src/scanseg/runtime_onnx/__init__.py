@@ -101,12 +101,12 @@ class OnnxSegmenter:
         if self._regions is None:
             found, masks = self._graphs[0](pixels=canvas.pixels, **words)
             return found, masks
-        dense, last = self._graphs[0](pixels=canvas.pixels)
-        inside, embeddings = self._regions.propose(canvas.photo, dense)
-        pooled = self._regions.pool(inside, last)
-        valid = np.asarray(inside.reshape(len(inside), -1).any(1))
-        (found,) = self._graphs[1](embeddings=embeddings, pooled=pooled, valid=valid, **words)
-        return found, inside.astype(np.float32)
+        regions = self._regions(canvas.photo, *self._graphs[0](pixels=canvas.pixels))
+        valid = np.asarray(regions.picked.reshape(len(regions.picked), -1).any(1))
+        (found,) = self._graphs[1](
+            embeddings=regions.embeddings, pooled=regions.pooled, valid=valid, **words
+        )
+        return found * regions.objectness[:, None], regions.masks
 
     def ensemble_weights(
         self, encoded: EncodedVocabulary, settings: InferenceSettings
