@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 DOCS_SITE ?= site
 
 .PHONY: help install demo examples test check lint format docs bench bench-batch nouns fuzz endurance serve \
-	parity-l train-embedded clean
+	parity-l train-embedded train-masks study clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +49,18 @@ format: install  ## format the code
 serve: install  ## a web page and a REST interface on this machine (ARGS="--port 8001")
 	$(BIN)/python -m scanseg serve $(ARGS)
 
-train-embedded: install  ## train the shipped head and mask decoder: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false]
+train-embedded: install  ## train the shipped head: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ai-edge-litert
 	$(BIN)/python -m scanseg.training.embedded_head --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
+
+train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir WORK=dir [RECIPE=...] [HOLD_OUT=...]
+	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_study.md)"; exit 2; }
 	$(BIN)/python -m scanseg.training.embedded_masks --data "$(DATA)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
+
+study: train-masks  ## SCAN's tables on the packaged towers: DATA=dir WORK=dir
+	$(BIN)/python benchmarks/held_out_folder.py --data "$(DATA)" --output "$(WORK)/held_out"
+	for table in 3 4 6 7 8; do $(BIN)/scanseg ablate mini_table$$table --root "$(WORK)/held_out" --output "$(WORK)/tables" --set trainer.set.data="$(DATA)" trainer.set.decoder="$(WORK)/mask_decoder.safetensors" trainer.set.work="$(WORK)" || exit 1; done
 
 bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py

@@ -21,8 +21,7 @@ import torch
 from scanseg import presets
 from scanseg.formats.photos import read_photo
 from scanseg.metrics.average_recall import ProposalRecall
-from scanseg.proposals.dense_head import load_dense_head
-from scanseg.proposals.mask_decoder import DecodedProposals, load_mask_decoder
+from scanseg.proposals.mask_decoder import DecodedProposals
 from scanseg.training.head_photos import held_out, training_photos
 from scanseg.training.head_segments import CROWD, read_photo_segments
 
@@ -88,17 +87,16 @@ def main() -> None:
     parser.add_argument("--decoder", type=Path, help="default: the shipped one")
     parser.add_argument("--head", type=Path, help="default: the shipped one")
     parser.add_argument("--bsds-step", type=int, default=1, help="every n-th BSDS photo")
-    parser.add_argument("--superpixel-objectness", type=float, default=0.3)
+    parser.add_argument("--superpixel-objectness", type=float, help="default: the preset's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    segmenter = presets.embedded(arguments.head)
-    made = DecodedProposals(
-        presets.SuperpixelProposals(load_dense_head(arguments.head).head),
-        load_mask_decoder(arguments.decoder),
-        superpixel_objectness=arguments.superpixel_objectness,
-    )
+    segmenter = presets.embedded(arguments.head, arguments.decoder)
+    made = segmenter.proposals
+    assert isinstance(made, DecodedProposals)
+    if arguments.superpixel_objectness is not None:
+        made.superpixel_objectness = arguments.superpixel_objectness
     record = {}
     for name, items in {
         "coco held out": coco(arguments.data),

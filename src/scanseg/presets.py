@@ -214,20 +214,26 @@ def _spread(network: nn.Module) -> None:
 # --------------------------------------------------------------------------------------
 
 
-def embedded(head: Path | None = None) -> Segmenter:
+def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter:
     """The offline default: packaged towers, superpixel proposals, the trained dense head.
 
     Args:
         head: a trained head's file in place of the shipped one.
+        decoder: a trained mask decoder's file: its masks stand beside the superpixels. None is
+            shipped (``docs/results/embedded_head.md`` tells why).
     """
     from scanseg.encoders.embedded import EmbeddedEncoder
     from scanseg.proposals.dense_head import load_dense_head
+    from scanseg.proposals.mask_decoder import LAYERS, DecodedProposals, load_mask_decoder
     from scanseg.proposals.superpixels import SuperpixelProposals
 
     trained = load_dense_head(head)
+    proposals: Any = SuperpixelProposals(trained.head)
+    if decoder is not None:
+        proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
     return Segmenter(
         clip=EmbeddedEncoder(),
-        proposals=SuperpixelProposals(trained.head),
+        proposals=proposals,
         taught=trained.taught,
         recipe=Recipe(
             name="embedded",
@@ -235,9 +241,10 @@ def embedded(head: Path | None = None) -> Segmenter:
             resize=Resize(short=512, longest=512),
             embedding_scale=trained.scale,
             region_scale=24.0,
-            token_layers=(1,),
+            token_layers=(1,) if decoder is None else LAYERS,
             decoys=load_label_set("coco_panoptic133").prompts,
             decoy_similarity=0.5,
+            sibling_similarity=0.6,
             taught_similarity=0.8,
             settings=InferenceSettings(
                 ensemble_weight=0.05, unseen_weight=0.7, shift_source="none"

@@ -17,6 +17,7 @@ from scanseg.proposals.mask_decoder import (
     load_mask_decoder,
     pooled_embeddings,
 )
+from scanseg.proposals.masked_attention import MaskedDecoder
 from scanseg.proposals.superpixels import SuperpixelProposals
 from scanseg.training.embedded_masks import save_decoder
 
@@ -40,6 +41,44 @@ def test_a_prediction_per_layer_and_one_before() -> None:
         assert one.mask_logits.shape == (1, 5, 24, 24)
         assert one.object_logits.shape == (1, 5, 2)
         assert one.states.shape == (1, 5, 32)
+
+
+def test_the_decoder_equals_that_of_transformers() -> None:
+    from transformers import Mask2FormerConfig
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerTransformerModule
+
+    config = Mask2FormerConfig(
+        hidden_dim=32, feature_size=32, mask_feature_size=32, num_queries=7, num_attention_heads=4,
+        decoder_layers=5, dim_feedforward=24, dropout=0.0,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    theirs = Mask2FormerTransformerModule(32, config).eval()
+    ours = MaskedDecoder(32, queries=7, layers=4, heads=4, feedforward=24).eval()
+    for value in theirs.parameters():
+        torch.nn.init.normal_(value, std=0.3)
+    ours.load_state_dict(theirs.state_dict())
+    scales = [torch.randn(2, 32, 2 * n, 3 * n) for n in (1, 2, 4)]
+    features = torch.randn(2, 32, 16, 24)
+    with torch.inference_mode():
+        expected, found = theirs(scales, features), ours(scales, features)
+    for logits, states, theirs_logits, theirs_states in zip(
+        found.mask_logits, found.states, expected.masks_queries_logits,
+        expected.intermediate_hidden_states, strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(logits, theirs_logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states, theirs_states.transpose(0, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_an_empty_mask_looks_everywhere() -> None:
+    decoder = MaskedDecoder(16, queries=2, layers=1, heads=2, feedforward=8).eval()
+    scales = [torch.randn(1, 16, 2, 2) for _ in range(3)]
+    nowhere = torch.zeros(1, 16, 4, 4)  # logits of 0 are one half, so make them negative
+    last = decoder.decoder.mask_predictor.mask_embedder[2][0]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, -1.0)
+    found = decoder(scales, nowhere + 1.0)
+    assert (found.mask_logits[0] < 0).all()
+    assert found.states[1].isfinite().all()
 
 
 def test_mean_embedding_under_a_mask() -> None:

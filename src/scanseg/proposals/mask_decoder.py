@@ -1,7 +1,7 @@
 """A small Mask2Former on the embedded tower's stages: class-agnostic masks.
 
 A top-down pixel decoder of context blocks brings the stages at strides 32, 16 and 8 together, the
-one at stride 4 draws the outlines, and transformers' own masked transformer decoder reads them.
+one at stride 4 draws the outlines, and a masked transformer decoder reads them.
 Queries predict masks and whether they are anything at all, never what it is: names come from
 embeddings, so that the masks serve any vocabulary.
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError, Proposals
 from scanseg.proposals.dense_head import ContextBlock
+from scanseg.proposals.masked_attention import MaskedDecoder
 from scanseg.proposals.superpixels import SuperpixelProposals
 
 LAYERS = (0, 1, 2, 3)
@@ -68,11 +69,6 @@ class MaskDecoder(nn.Module):
         vision_widths: tuple[int, int, int, int] = (24, 40, 112, 320),
     ) -> None:
         super().__init__()
-        from transformers import Mask2FormerConfig
-        from transformers.models.mask2former.modeling_mask2former import (
-            Mask2FormerTransformerModule,
-        )
-
         self.config: Mapping[str, Any] = {
             "queries": queries,
             "width": width,
@@ -92,18 +88,8 @@ class MaskDecoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, width, 1),
         )
-        self.transformer = Mask2FormerTransformerModule(
-            width,
-            Mask2FormerConfig(
-                hidden_dim=width,
-                feature_size=width,
-                mask_feature_size=width,
-                num_queries=queries,
-                num_attention_heads=heads,
-                decoder_layers=layers + 1,  # transformers builds one less
-                dim_feedforward=feedforward,
-                dropout=0.0,
-            ),
+        self.transformer = MaskedDecoder(
+            width, queries=queries, layers=layers, heads=heads, feedforward=feedforward
         )
         self.objectness = nn.Linear(width, 2)
 
@@ -117,11 +103,7 @@ class MaskDecoder(nn.Module):
         found = self.transformer(scales, features)
         return [
             QueryPrediction(logits, self.objectness(states), states)
-            for logits, states in zip(
-                found.masks_queries_logits,
-                (states.transpose(0, 1) for states in found.intermediate_hidden_states),
-                strict=True,
-            )
+            for states, logits in zip(found.states, found.mask_logits, strict=True)
         ]
 
     def pixels(self, context: ClipTokens) -> tuple[list[Tensor], Tensor]:
