@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scanseg import Segmenter
 from scanseg.contracts import InputError
 from scanseg.data.archives import Bounds, open_archive
+from scanseg.data.pictures import decode_grey, decode_pixels, picture_size
 from scanseg.training.yaml_layers import read_layers
 
 
@@ -58,3 +62,58 @@ def test_a_config_that_describes_no_model(change: dict, tmp_path: Path) -> None:
 def test_an_experiment_whose_name_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no experiment"):
         read_layers("." * 5000, tmp_path)
+
+
+def _palette_png(height: int, width: int) -> bytes:
+    picture = Image.new("P", (width, height))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.paste(1, (0, height - 1, width, height))  # the last row has the second colour
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_strips_of_a_picture_of_a_data_set_join_without_a_seam() -> None:
+    data = _palette_png(2100, 2100)  # two strips
+    pixels = decode_pixels(data, "a.png")
+    assert pixels.shape == (2100, 2100, 3)
+    assert (pixels[:-1] == (10, 20, 30)).all()
+    assert (pixels[-1] == (40, 50, 60)).all()
+    stored = decode_grey(data, "a.png", bits=8)
+    assert stored.dtype == np.uint8
+    assert (stored[:-1] == 0).all()
+    assert (stored[-1] == 1).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+def test_a_large_picture_of_a_data_set_takes_little_more_than_its_pixels() -> None:
+    def peak() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+    data = _palette_png(6000, 10_000)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = peak()
+    pixels = decode_pixels(data, "a.png")
+    # one byte per pixel as it is stored, three as it is returned; as a whole it took eleven
+    assert peak() - before < pixels.size * 5 / 3 + 64 * 2**20
+
+
+def test_a_picture_of_a_data_set_starts_no_other_program(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with Image.open(path) as picture:  # Pillow would hand it to Ghostscript
+        assert picture.format == "EPS"
+    with pytest.raises(InputError, match="of no known kind"):
+        picture_size(path)
+    with pytest.raises(InputError, match="of no known kind"):
+        decode_pixels(path.read_bytes(), path)
+
+
+def test_a_picture_of_a_data_set_of_very_many_scans() -> None:
+    file = BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = data[data.index(b"\xff\xda") : -2]
+    with pytest.raises(InputError, match="scans"):
+        decode_pixels(data[:-2] + scan * 201 + data[-2:], "a.jpg")
