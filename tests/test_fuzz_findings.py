@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scanseg import Segmenter
 from scanseg.contracts import InputError
+from scanseg.convert.checkpoints import read_checkpoint
 from scanseg.data.archives import Bounds, open_archive
 from scanseg.data.pictures import decode_grey, decode_pixels, picture_size
+from scanseg.pickles import read_pickle
+from scanseg.training.checkpoints import CheckpointStore
 from scanseg.training.yaml_layers import read_layers
 
 
@@ -41,6 +45,72 @@ def _unpack(path: Path, to: Path) -> None:
     for member in bundle.members:
         with to.open("wb") as target:
             bundle.copy(member, target)
+
+
+@pytest.mark.parametrize(
+    "packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_zip_member_whose_bytes_are_wrong(packing: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", packing) as file:
+        file.writestr("x.txt", bytes(range(256)) * 8)
+    data = bytearray(path.read_bytes())
+    at = 30 + len("x.txt") + 20  # inside the packed bytes, behind the local header
+    data[at : at + 40] = bytes(b ^ 0x55 for b in data[at : at + 40])
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        _unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "value"),
+    [
+        ("integration", "encoder_layers", 65_536),
+        ("proposals", "decoder_layers", 2**31),
+        ("proposals", "decoder_feedforward", 2**31),
+        ("proposals", "decoder_feedforward", 2**50),
+    ],
+)
+def test_a_config_of_a_giant_model(part: str, number: str, value: int, tmp_path: Path) -> None:
+    folder = Segmenter.from_pretrained("tiny", device="cpu").save_pretrained(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    assert number in config["model"][part]
+    config["model"][part][number] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"larger model than its weights|allocate memory"):
+        Segmenter.from_pretrained(folder, device="cpu")
+
+
+def _pickle_of_global(name: bytes) -> bytes:
+    return b"\x80\x02c" + name + b"\nx\n)R."
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_with_a_very_long_name(zipped: bool, tmp_path: Path) -> None:
+    # torch would look through a message that quotes it for half an hour
+    path, lie = tmp_path / "a.ckpt", _pickle_of_global(b"x" * 1_000_000)
+    if zipped:
+        torch.save({"a": torch.zeros(2)}, path)
+        with zipfile.ZipFile(path) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in members.items():
+                file.writestr(name, lie if name.endswith("data.pkl") else data)
+    else:
+        path.write_bytes(lie)
+    with pytest.raises(InputError, match="no checkpoint"):
+        CheckpointStore(tmp_path).read(path)
+    with pytest.raises(InputError, match=r"refused|damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pickles_of_both_formats_are_read(zipped: bool, tmp_path: Path) -> None:
+    state = {"a": torch.arange(3), "b": [1, "x", {"c": torch.nn.Parameter(torch.ones(2))}]}
+    torch.save(state, tmp_path / "a", _use_new_zipfile_serialization=zipped)
+    found = read_pickle(tmp_path / "a")
+    assert torch.equal(found["a"], state["a"])
+    assert found["b"][:2] == [1, "x"]
 
 
 @pytest.mark.parametrize(
