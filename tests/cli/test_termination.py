@@ -73,10 +73,16 @@ sys.exit(cli.main(['slow', sys.argv[1]]))
 """
 
 
-def _start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+def _start(
+    arguments: list[str], folder: Path, *, start_new_session: bool = False
+) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": SOURCE, "TMPDIR": str(folder)}
     return subprocess.Popen(
-        [sys.executable, *arguments], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=start_new_session,
     )
 
 
@@ -114,6 +120,16 @@ def test_segment_told_to_stop(tmp_path: Path, number: int, code: int) -> None:
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
 
 
+def _settled(process: subprocess.Popen[str], scratch: Path) -> tuple[int, str, list[str]]:
+    """Exit code of a process that was told to stop, its last words, temporary files it left."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    _, rest = process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    left = [p.name for p in scratch.iterdir() if not p.name.startswith("torchinductor")]  # torch's
+    return process.returncode, rest, left
+
+
 def stop_when_held(
     arguments: list[str], count: int, scratch: Path, number: int
 ) -> tuple[int, str, list[str]]:
@@ -132,13 +148,23 @@ def stop_when_held(
             break
     else:
         raise AssertionError(f"it ended before it was stopped: {told}")
-    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    _, rest = process.communicate(timeout=120)
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert alive == []
-    left = [p.name for p in scratch.iterdir() if not p.name.startswith("torchinductor")]  # torch's
-    return process.returncode, rest, left
+    return _settled(process, scratch)
+
+
+def interrupt_a_group(
+    arguments: list[str], processes: int, scratch: Path
+) -> tuple[int, str, list[str]]:
+    """Ctrl-C in a terminal, which all processes of a command get, as soon as there are so many."""
+    scratch.mkdir()
+    process = _start(["-c", _HOLD, "0", *arguments], scratch, start_new_session=True)
+    watched, end = psutil.Process(process.pid), time.monotonic() + 120
+    while sum("spawn_main" in str(p.cmdline()) for p in watched.children()) < processes:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    return _settled(process, scratch)
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -271,3 +297,16 @@ def test_a_command_told_to_stop_goes_on_later(
     assert contents(out) != whole
     assert main(commands[name](out)) == 0
     assert contents(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("batch", ["--processes", "2", "--threads", "1"]), ("evaluate", ["--workers", "2"])],
+)
+def test_an_interrupted_team_says_one_line(
+    commands: dict[str, Command], name: str, more: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = interrupt_a_group([*commands[name](out), *more], 2, tmp_path / "scratch")
+    assert found == (130, "scanseg: interrupted\n", [])
+    assert unfinished(out) == []
