@@ -87,7 +87,7 @@ def _pickle_of_global(name: bytes) -> bytes:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_pickle_with_a_very_long_name(zipped: bool, tmp_path: Path) -> None:
-    # torch would look through a message that quotes it for half an hour
+    # torch would search its message about it in quadratic time
     path, lie = tmp_path / "a.ckpt", _pickle_of_global(b"x" * 1_000_000)
     if zipped:
         torch.save({"a": torch.zeros(2)}, path)
