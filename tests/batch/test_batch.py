@@ -394,6 +394,7 @@ def test_merge_of_different_runs(job: Path, photos: Path, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["inspekt", "--labels", "a", "--output", "x"], "did you mean 'inspect'"),
+        (["inspct", "job"], "did you mean 'inspect'"),
         (["inspect", "nothing"], "holds no batch job"),
         (["photos", "--output", "x"], "no words"),
         (["photos", "--labels", "a", "--output", "x", "--shard-size", "0"], "at least 1"),
