@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
+# for fixtures that live longer than a test; each test has the folder of _own_cache
+_CACHE = tempfile.TemporaryDirectory(prefix="scanseg-cache-")
+os.environ["SCANSEG_CACHE"] = _CACHE.name
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
+import pytest  # noqa: E402  (after the environment is set)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

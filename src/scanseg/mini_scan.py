@@ -26,7 +26,7 @@ from scanseg.proposals.mask2former import EmbeddingHead
 from scanseg.proposals.mask_decoder import LAYERS, MASK_STRIDE, MaskDecoder
 from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
-from scanseg.weights import TensorFile, load_into, save_folder
+from scanseg.weights import TensorFile, load_into, no_larger_than, save_folder
 
 NAME = "mini_scan"
 EMBEDDING_SCALE = 20.0
@@ -92,13 +92,17 @@ class QueryProposals(nn.Module):
         return Proposals(masks, self.embedding_head(found.states), objectness)
 
 
-def build(config: MiniScanConfig, taught: Tensor) -> Segmenter:
+def build(
+    config: MiniScanConfig, taught: Tensor, encoder: EmbeddedEncoder | None = None
+) -> Segmenter:
     """The model with random weights, but for the packaged towers.
 
     Args:
         config: what to build.
         taught: (words, D) unit-norm embeddings of the words that it is taught.
+        encoder: the packaged towers, if they are there already.
     """
+    encoder = encoder or _encoder(config)
     integration = None
     if config.integration is not None:
         integration = SemanticIntegration(
@@ -107,7 +111,7 @@ def build(config: MiniScanConfig, taught: Tensor) -> Segmenter:
             vision_widths=[EmbeddedEncoder.vision_widths[i] for i in config.integration.layers],
         )
     segmenter = Segmenter(
-        clip=EmbeddedEncoder(region_size=config.region_size, region_view="crop"),
+        clip=encoder,
         proposals=QueryProposals(MaskDecoder(**config.decoder), config.head_width),
         integration=integration,
         taught=taught,
@@ -129,6 +133,10 @@ def build(config: MiniScanConfig, taught: Tensor) -> Segmenter:
         ),
     )
     return segmenter.eval().requires_grad_(False)
+
+
+def _encoder(config: MiniScanConfig) -> EmbeddedEncoder:
+    return EmbeddedEncoder(region_size=config.region_size, region_view="crop")
 
 
 def save(segmenter: Segmenter, folder: Path) -> Path:
@@ -156,8 +164,12 @@ def load(folder: Path, found: Mapping[str, Any], tensors: TensorFile) -> Segment
         config = MiniScanConfig(
             **model, integration=integration and SemanticIntegrationConfig(**integration)
         )
-        segmenter = build(config, tensors["taught"])
-    except (KeyError, TypeError, ValueError) as error:
+        encoder = _encoder(config)  # its weights are in pip packages, not in this file
+        with no_larger_than(tensors, source=source):
+            segmenter = build(config, tensors["taught"], encoder)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{source}/config.json describes no {NAME} model ({error})") from error
     load_into(segmenter.proposals, tensors.part("proposals."), source=source)  # type: ignore[arg-type]
     if segmenter.integration is not None:

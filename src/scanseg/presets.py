@@ -33,6 +33,7 @@ from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
 from scanseg.weights import (
     load_folder,
     load_into,
+    no_larger_than,
     resolve_folder,
     save_folder,
     skip_initialisation,
@@ -392,13 +393,17 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
         return segmenter
     if preset == mini_scan.NAME:
         return mini_scan.load(folder, found, tensors)
-    with skip_initialisation():  # every weight is loaded in the next line
-        config = _config_of(found, folder)
+    config = _config_of(found, folder)
+    # every weight is loaded right after
+    with skip_initialisation(), no_larger_than(tensors, source=str(folder)):
         try:
             segmenter = build(config)
-        except TypeError as error:  # a number that the parts do not have
+        except InputError:
+            raise
+        except Exception as error:  # the libraries' parts raise many kinds for numbers that lie
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{folder}/config.json does not describe a scanseg model ({error})"
+                f"{folder}/config.json does not describe a scanseg model ({reason})"
             ) from error
     one_clip = segmenter.region_clip is segmenter.clip  # then its weights are there once
     shared = ("region_clip.",) if one_clip else ()

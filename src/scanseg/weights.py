@@ -7,21 +7,24 @@ A model folder holds
 * ``model.safetensors``: the state of the whole model under the prefixes of ``PARTS``, and
 * ``NOTICE.md``: the terms of these weights, which are not those of the code.
 
-Pickles are never opened here (``scanseg convert`` does that, under guard).
+Pickles are never opened here (``scanseg.pickles`` does that, under guard).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from scanseg.contracts import InputError
@@ -54,6 +57,7 @@ _TYPES = {
 _DTYPES = {name: dtype for dtype, name in _TYPES.items()}
 _CONFIG_LIMIT = 16 * 2**20  # bytes; a config.json is a few kilobytes
 _NAMED = 3  # weights that an error names before it says "and so on"
+_SPARE_SIZE, _SPARE_NAMES = 4, 1000  # of a model that is built: towers are made whole, then cut
 _HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 _HUB_FILES = ["*.json", "*.safetensors", "*.md", "*.txt"]
 
@@ -418,6 +422,42 @@ def push_folder(
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise InputError(f"could not upload to {hub_id}: {_one_line(error)}") from error
     return commit.commit_url
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, Tensor], *, source: str) -> Iterator[None]:
+    """``with no_larger_than(tensors, ...):`` modules built inside may not outgrow their weights.
+
+    What a configuration describes is known only when it is built, and numbers that lie (65,536
+    layers) take minutes then. So it ends where the parameters made are far more than ``tensors``,
+    which fill them right after. What other threads build does not count.
+
+    Args:
+        tensors: the weights to come.
+        source: where they come from, for the error.
+
+    Raises:
+        InputError: the model is far larger than its weights.
+    """
+    shape = getattr(tensors, "shape", lambda n: tuple(tensors[n].shape))
+    thread, names = threading.get_ident(), _SPARE_SIZE * len(tensors) + _SPARE_NAMES
+    values = _SPARE_SIZE * sum(math.prod(shape(name)) for name in tensors)
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal names, values
+        if threading.get_ident() != thread or parameter is None:
+            return
+        names, values = names - 1, values - parameter.numel()
+        if names < 0 or values < 0:
+            raise InputError(
+                f"the configuration of {source} describes a far larger model than its weights"
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class skip_initialisation(TorchFunctionMode):  # noqa: N801  (used like a function)

@@ -343,7 +343,10 @@ def test_inspect(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["batch", "inspect", str(job), "--sheet", str(tmp_path / "s.png")]) == 0
     out = capsys.readouterr().out
     assert "3 of 3 shards done: 10 photos labelled, 1 set aside, 0 to do" in out
-    assert Image.open(tmp_path / "s.png").width == 5 * 252
+    sheet = np.asarray(Image.open(tmp_path / "s.png"))
+    assert sheet.shape[1] == 5 * 252
+    tiles = [sheet[y : y + 292, x : x + 252] for y in (0, 292) for x in range(0, 5 * 252, 252)]
+    assert len({tile.tobytes() for tile in tiles}) == 10  # each photo once
 
 
 def test_inspect_of_webdataset_output(
@@ -391,6 +394,7 @@ def test_merge_of_different_runs(job: Path, photos: Path, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["inspekt", "--labels", "a", "--output", "x"], "did you mean 'inspect'"),
+        (["inspct", "job"], "did you mean 'inspect'"),
         (["inspect", "nothing"], "holds no batch job"),
         (["photos", "--output", "x"], "no words"),
         (["photos", "--labels", "a", "--output", "x", "--shard-size", "0"], "at least 1"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scanseg.batch.plan import Plan, make_plan
+from scanseg.batch.plan import Plan, make_plan, spread
 from scanseg.batch.sources import open_source
 from scanseg.contracts import InputError
 from scanseg.storage import new_file
@@ -75,3 +75,9 @@ def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
         file.write(b"second")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]  # nothing temporary is left
+
+
+def test_places_spread_over_a_range() -> None:
+    assert spread(10, 3) == [1, 5, 8]  # middles of three equal parts
+    assert spread(3, 20) == [0, 1, 2]
+    assert spread(0, 5) == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from scanseg import Segmenter
 from scanseg.recipe import Recipe
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.embeddings import TextCache, embed_labels, embed_vocabulary
@@ -51,6 +52,20 @@ def test_words_are_encoded_once_ever(tmp_path: Path) -> None:
     again, encoder = embed(["c", "ab", "b"], tmp_path)
     assert encoder.calls == ["ab", "aaaab"]
     assert np.array_equal(again[[2, 0]], first[:2])
+
+
+@pytest.mark.parametrize("preset", ["tiny", "embedded"])
+def test_to_the_last_bit_a_label_does_not_depend_on_the_labels_beside_it(preset: str) -> None:
+    segmenter = Segmenter.from_pretrained(preset, device="cpu")
+    encoder, templates = segmenter.region_clip, segmenter.recipe.templates
+    labels = ["cat", "potted plant", *(f"thing number {i}" for i in range(30))]
+
+    def rows(some: list[str]) -> np.ndarray:
+        return embed_labels(some, templates, encoder, TextCache(None, "x", encoder.joint_width))
+
+    together = rows(labels)
+    assert np.array_equal(rows(["cat"])[0], together[0])
+    assert np.array_equal(rows(["sofa", "potted plant", "cat"])[1:], together[[1, 0]])
 
 
 def test_a_full_cache_is_read_but_not_written(

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from footprint import Footprint
 from web_server import Server, encoded, running
 
 OPTIONS = (
@@ -261,7 +262,7 @@ def test_200_hostile_requests_leave_it_answering(serve: Serve, png: bytes) -> No
     address = server.address + "api/v1/segment"
     with httpx.Client(timeout=60) as client:
         expected = client.post(address, **good).content
-        before = server.memory()
+        before, held = server.memory(), Footprint.of(server.process_tree)
         peak, count = before, 0
         for arguments, statuses in hostile_forms(png):
             reply = client.post(address, **arguments)
@@ -280,13 +281,16 @@ def test_200_hostile_requests_leave_it_answering(serve: Serve, png: bytes) -> No
             count += 1
         assert count >= 200
         assert client.post(address, **good).content == expected
-        after = server.memory()
+        after, holds = server.memory(), Footprint.of(server.process_tree)
         print(
             f"memory: {before / 2**20:.0f} MiB before, {peak / 2**20:.0f} at most, "
             f"{after / 2**20:.0f} after {count} requests"
         )
         assert peak - before < 300 * 2**20
         assert after - before < 150 * 2**20
+        assert holds.files <= held.files
+        assert holds.threads < held.threads + 10  # of a pool that fills as needed
+        assert holds.children == held.children
         assert 'restarts_total{reason="died"} 0' in client.get(server.address + "metrics").text
     assert server.process.poll() is None
 

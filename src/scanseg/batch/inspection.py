@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from scanseg.batch.plan import Plan
+from scanseg.batch.plan import Plan, spread
 from scanseg.batch.sources import Item, Reader, open_source
 from scanseg.batch.tables import (
     IMAGES,
@@ -151,8 +151,7 @@ def contact_sheet(folder: Path, count: int = 20, columns: int = 5) -> Image.Imag
         raise InputError("a contact sheet needs segments in Parquet, not in WebDataset archives")
     done = sorted(done_shards(folder))
     total = sum(map(plan.size, done))
-    places = [(2 * i + 1) * total // (2 * count) for i in range(count)] if total else []
-    wanted = Counter(done[place // plan.shard_size] for place in places)
+    wanted = Counter(done[place // plan.shard_size] for place in spread(total, count))
     tiles: list[Image.Image] = []
     for shard, number in wanted.items():
         tiles += _tiles(folder, run, plan, shard, number)
@@ -175,7 +174,7 @@ def _tiles(
     _, pq = arrow()
     images = pq.read_table(shard_file(folder, IMAGES, shard)).to_pylist()
     good = [row for row in images if row["status"] == "ok"]
-    good = [good[(2 * i + 1) * len(good) // (2 * count)] for i in range(min(count, len(good)))]
+    good = [good[place] for place in spread(len(good), count)]
     numbers = [row["image"] for row in good]
     table = pq.read_table(
         shard_file(folder, SEGMENTS, shard), filters=[("image", "in", numbers)] if numbers else None

@@ -22,6 +22,7 @@ from scanseg.batch.plan import Plan
 from scanseg.batch.progress import Watch
 from scanseg.batch.tables import done_shards, is_done
 from scanseg.contracts import InputError
+from scanseg.signals import interrupts_held
 
 if TYPE_CHECKING:
     from scanseg.batch.worker import BatchJob, Worker
@@ -111,7 +112,8 @@ class _Member:
         self._process: BaseProcess = context.Process(
             target=_run_member, args=(*self._arguments, theirs, os.getpid()), daemon=True
         )
-        self._process.start()
+        with interrupts_held():
+            self._process.start()
         theirs.close()
         self.pid = self._process.pid or 0
 

@@ -80,9 +80,14 @@ class Plan:
 
     def sample(self, count: int) -> list[Item]:
         """Photos spread evenly over the job."""
-        count = min(count, self.images)
-        chosen = [(2 * i + 1) * self.images // (2 * count) for i in range(count)]
+        chosen = spread(self.images, count)
         return [self.items(n // self.shard_size)[n % self.shard_size].item for n in chosen]
+
+
+def spread(total: int, count: int) -> list[int]:
+    """``count`` places in ``range(total)`` at equal distances, or all of them if they are fewer."""
+    count = min(count, total)
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def make_plan(

@@ -132,6 +132,8 @@ def _dispatch(arguments: list[str]) -> int:
     module = import_module(COMMANDS[name][0])
     nested: dict[str, Command] = getattr(module, "COMMANDS", {})
     if hasattr(module, "COMMAND") and not (rest and rest[0] in nested):
+        if rest and (hint := _nearest(rest[0], nested)) and not os.path.exists(rest[0]):
+            raise InputError(f"{rest[0]} is no file and no command of scanseg {name}{hint}")
         return run(module.COMMAND, f"scanseg {name}", rest)
     if not rest or rest[0] in ("-h", "--help"):
         print(_nested_overview(name, nested))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json as json_text
 import os
 import statistics
@@ -135,10 +134,6 @@ def batch(
     from scanseg.batch.worker import BatchJob
     from scanseg.evaluation.runner import ModelSpec
 
-    if not os.path.exists(source) and (meant := difflib.get_close_matches(source, COMMANDS, n=1)):
-        raise InputError(
-            f"{source} is neither a source of photos nor a command (did you mean {meant[0]!r}?)"
-        )
     opened = open_source(source)
     if opened.path == Path(os.path.abspath(output)):
         raise InputError(f"results in {output} would mix with the photos: choose another --output")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scanseg.contracts import InputError
+from scanseg.pickles import read_pickle
 from scanseg.weights import TensorFile
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class MappedTensors(Mapping[str, Tensor]):
 
 def _load(path: Path, *, mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return read_pickle(path, mapped=mapped)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)`?", str(error))
         inside = wanted.group(1) if wanted else "objects"

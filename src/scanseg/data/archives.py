@@ -105,14 +105,11 @@ class Bundle(ABC):
         if not member.regular:
             raise InputError(f"{self.path}: {member.path} is a link or device; refused")
         left = member.size
-        try:
-            for chunk in self._chunks(member):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                target.write(chunk)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise self._damaged(member, error) from error
+        for chunk in self._chunks(member):
+            left -= len(chunk)
+            if left < 0:
+                break
+            target.write(chunk)
         if left:
             raise InputError(f"{self.path}: {member.path} is not as long as announced; refused")
 
@@ -182,12 +179,11 @@ class ZipBundle(Bundle):
 
     def _chunks(self, member: Member) -> Iterator[bytes]:
         try:
-            file = self._zip.open(self._entries[member.path])
-        except (OSError, UnicodeDecodeError) as error:  # a place outside the file, a broken name
+            with self._zip.open(self._entries[member.path]) as file:
+                while chunk := file.read(_CHUNK):
+                    yield chunk
+        except Exception as error:  # a false place, a broken name; each packing has its own errors
             raise self._damaged(member, error) from error
-        with file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
 
 
 class TarBundle(Bundle):

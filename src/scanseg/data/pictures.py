@@ -27,6 +27,11 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_MAT_BYTES = 2 * 2**20
 """Largest .mat file that is opened; those of the benchmarks have 10 to 400 kB."""
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+"""Decoders that are tried: none of those that start other programs."""
+
+_MOST_SCANS = 200  # of a progressive JPEG; encoders make about ten, and each costs a pass
+_STRIP_PIXELS = 2**22
 _GREY, _COLOUR, _PALETTE = 0, 2, 3  # colour types of the PNG header
 _UNDEFINED = -2
 
@@ -134,7 +139,7 @@ def decode_pixels(data: bytes, source: str | Path) -> np.ndarray:
 def picture_size(path: Path) -> tuple[int, int, int]:
     """(H, W, EXIF orientation) from the header alone; orientation 1 is upright."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             orientation = picture.getexif().get(0x0112, 1)
     except FileNotFoundError:
@@ -210,13 +215,33 @@ def read_bytes(path: Path) -> bytes:
 
 def _decode(data: bytes, source: str | Path, mode: str | None = None) -> np.ndarray:
     try:
-        with Image.open(BytesIO(data)) as picture:
+        with Image.open(BytesIO(data), formats=_FORMATS) as picture:
             _check_pixels(*picture.size, source)
-            return np.array(picture.convert(mode) if mode else picture)
+            if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
+                raise InputError(f"{source}: more than {_MOST_SCANS} scans, save it again as JPEG")
+            picture.load()
+            return _pixels(picture, mode)
     except InputError:
         raise
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{source}: damaged or not a picture ({_first_line(error)})") from error
+
+
+def _pixels(picture: Image.Image, mode: str | None) -> np.ndarray:
+    """A loaded picture, in another mode if told so.
+
+    Strip by strip: as a whole the steps in between would take several times the picture's memory.
+    """
+    width, height = picture.size
+    step = max(1, _STRIP_PIXELS // width)
+    pixels = np.empty(0)
+    for top in range(0, height, step):
+        strip = picture.crop((0, top, width, min(top + step, height)))
+        rows = np.asarray(strip.convert(mode) if mode else strip)
+        if top == 0:
+            pixels = np.empty((height, *rows.shape[1:]), rows.dtype)
+        pixels[top : top + step] = rows
+    return pixels
 
 
 def _check_pixels(width: int, height: int, source: str | Path) -> None:

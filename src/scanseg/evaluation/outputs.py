@@ -41,10 +41,11 @@ def write_all(folder: str | Path, files: Mapping[str, str]) -> list[Path]:
         for temporary, final in made:
             os.replace(temporary, final)
     except OSError as error:
+        raise InputError(f"{place}: cannot be written ({error.strerror or error})") from error
+    finally:  # those that were not renamed, whatever the reason
         for temporary, _ in made:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise InputError(f"{place}: cannot be written ({error.strerror or error})") from error
     return [final for _, final in made]
 
 

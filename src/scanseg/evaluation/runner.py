@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from scanseg.metrics.boundary import BoundaryF
 from scanseg.metrics.confusion import count_pairs
 from scanseg.metrics.panoptic import PanopticQuality
 from scanseg.segmenter import Segmenter
+from scanseg.signals import interrupts_held
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.label_sets import LabelSet, label_set_names, load_label_set
 from scanseg.weights import fingerprint
@@ -338,12 +339,17 @@ def count_missing(
         initializer=_start,
         initargs=(job, threads),
     ) as pool:
+        others = set(active_children())
         try:
-            for record in pool.map(_count_one, missing):
-                store.add(record)
+            with interrupts_held():  # the first one starts the processes
+                counted = deque(pool.submit(_count_one, key) for key in missing)
+            while counted:
+                store.add(counted.popleft().result())
                 advance()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # what they are at, which may be loading a model, is in vain
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
 
 
 def shard_of(keys: Sequence[str], shard: tuple[int, int]) -> list[str]:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from scanseg.contracts import InputError
+from scanseg.pickles import read_pickle
 from scanseg.storage import atomic_write, file_hash, write_json
 
 CHECKPOINTS, SETTINGS = "checkpoints", "experiment.yaml"
@@ -94,7 +95,7 @@ class CheckpointStore:
         if path is None:
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_pickle(path)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{path} is no checkpoint of scanseg ({reason})") from error

@@ -33,6 +33,7 @@ _TABLE = (
 )
 _LOOKUP = 500  # SQLite's limit on variables is 999 in old builds
 _LOCK_SECONDS = 5.0
+_FORM = 2  # how rows come about; rows of 1 could depend on the labels that were encoded beside
 MOST_BYTES = 2**30  # of a file; a server that takes anybody's words must not fill the disk
 
 
@@ -47,7 +48,7 @@ class TextCache:
 
     def __init__(self, folder: Path | None, fingerprint: str, width: int) -> None:
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in fingerprint)
-        self.path = folder / f"{name}.sqlite" if folder else None
+        self.path = folder / f"{name}-{_FORM}.sqlite" if folder else None
         self.width = width
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
@@ -117,10 +118,12 @@ def embed_labels(
     """(T, D) float32 unit-norm embeddings of labels, from the cache or the text tower.
 
     Each label goes into every template, each prompt's embedding has unit norm, their mean is
-    normalised again. A label's embedding does not depend on the labels beside it.
+    normalised again. A label's embedding does not depend on the labels beside it, to the last bit:
+    each goes through the tower alone, because matrix products round differently for other sizes,
+    and what is in the cache must not decide what is computed.
 
     Args:
-        chunk: labels that go through the text tower at a time.
+        chunk: labels that are put into the cache at a time.
     """
     keys = [label_key(label, templates) for label in labels]
     rows = cache.read(list(dict.fromkeys(keys)))
@@ -129,15 +132,18 @@ def embed_labels(
     )
     for start in range(0, len(missing), chunk):
         part = missing[start : start + chunk]
-        prompts = [template.replace("{}", label) for _, label in part for template in templates]
-        found = encoder.encode_text(prompts)
-        encoded = found if isinstance(found, np.ndarray) else found.detach().float().cpu().numpy()
-        means = encoded.reshape(len(part), len(templates), -1).mean(1)
-        means /= np.linalg.norm(means, axis=-1, keepdims=True)
-        fresh = {key: row for (key, _), row in zip(part, means, strict=True)}
+        fresh = {key: _embed(label, templates, encoder) for key, label in part}
         cache.write(fresh)
         rows.update(fresh)
     return np.stack([rows[key] for key in keys])
+
+
+def _embed(label: str, templates: Sequence[str], encoder: ClipEncoder) -> np.ndarray:
+    """(D,) float32, unit norm: the mean over templates of one label."""
+    found = encoder.encode_text([template.replace("{}", label) for template in templates])
+    encoded = found if isinstance(found, np.ndarray) else found.detach().float().cpu().numpy()
+    mean: np.ndarray = encoded.mean(0)
+    return mean / np.linalg.norm(mean)
 
 
 @dataclass(frozen=True)

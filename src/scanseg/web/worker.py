@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from scanseg.contracts import InputError
+from scanseg.signals import interrupts_held
 from scanseg.web import engine
 from scanseg.web.limits import Refusal, ServeLimits
 from scanseg.web.metrics import Metrics
@@ -69,7 +70,8 @@ class Worker:
         self._process = context.Process(
             target=engine.main, args=(theirs, self.plan), name="scanseg-engine", daemon=True
         )
-        self._process.start()
+        with interrupts_held():
+            self._process.start()
         theirs.close()  # so that the pipe breaks when the engine ends
         try:
             head, _ = self._receive(LOAD_SECONDS)

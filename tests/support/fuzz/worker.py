@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
@@ -53,6 +55,9 @@ def main() -> None:
 
 
 def _forget_peak() -> None:
+    """What earlier inputs freed and the C library kept for the next use does not count."""
+    with contextlib.suppress(AttributeError):  # a C library that has no such function
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
