@@ -16,11 +16,13 @@ from scanseg.export import check_output, export_onnx
 from scanseg.export.parity import LONG_LIST, SHORT_LIST, compare
 from scanseg.formats.photos import read_photo
 from scanseg.formats.png import indexed_png
-from scanseg.presets import load
+from scanseg.presets import embedded, load
+from scanseg.proposals.mask_decoder import MaskDecoder
 from scanseg.runtime_onnx import OnnxSegmenter
 from scanseg.runtime_onnx.folder import ExportFolder
 from scanseg.segmenter import Segmenter
 from scanseg.storage import file_hash
+from scanseg.training.embedded_masks import save_decoder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,6 +179,23 @@ def test_embedded_in_two_parts(tmp_path: Path, photo: np.ndarray) -> None:
         runner(photo, ["quokka"])  # neither asked for nor a decoy
     with pytest.raises(InputError, match="any size"):
         export_onnx(segmenter, tmp_path / "other", words=words, size=(384, 512))
+
+
+@pytest.mark.slow
+def test_a_mask_decoder_beside_the_superpixels(tmp_path: Path, photo: np.ndarray) -> None:
+    torch.manual_seed(0)
+    decoder = MaskDecoder(queries=6, width=32, layers=2, feedforward=32)
+    for name, value in decoder.named_parameters():
+        if "queries" in name:
+            torch.nn.init.normal_(value)
+    save_decoder(tmp_path / "decoder.safetensors", decoder, {})
+    segmenter = embedded(decoder=tmp_path / "decoder.safetensors")
+    words = {"cat": ["kitten"], "wall": []}
+    done = export_onnx(segmenter, tmp_path / "decoded", words=words, photos=[photo])
+    assert done.parity["agreement"] > 0.99
+    described = json.loads((done.folder / "export.json").read_text())["merging"]
+    assert described["mask_stride"] == 4
+    assert described["objectness"] == 0.3
 
 
 def test_sources_without_a_traceable_form_are_refused(tiny: Segmenter, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class _PlainShapes(TorchFunctionMode):
             axes.insert(target, source)
             return x.permute(axes)
         if func is Tensor.unflatten:
-            x, axis, sizes = args
+            x, axis, sizes = args[0], args[1] % args[0].ndim, args[2]
             return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
         return func(*args, **(kwargs or {}))
 
