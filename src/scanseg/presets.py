@@ -403,7 +403,10 @@ def _load(name: str, weights: str | Path | None, *, bfloat16: bool) -> Segmenter
     if bfloat16:
         segmenter.use_bfloat16()  # nothing but the type: values come next
     shared = ("region_clip.",) if one_clip else ()
-    load_into(segmenter, tensors, source=str(folder), may_miss=shared)
+    reader = "clip." if one_clip else "region_clip."
+    text = [f"{reader}model.{part}" for part in ("transformer.", "token_embedding.", "text.")]
+    load_into(segmenter, tensors, source=str(folder), may_miss=shared, mapped=text)
+    cast(Any, segmenter.region_clip).read_fingerprint(tensors.part(reader))
     return segmenter
 
 
