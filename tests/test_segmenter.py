@@ -364,7 +364,7 @@ def test_modes_are_recorded_and_unknown_ones_refused() -> None:
     fast = Segmenter.from_pretrained("tiny", device="cpu", mode="fast")
     out = fast(photo(), WORDS)
     assert out.settings["inference"]["region_overlap"] == 0.9
-    assert out.settings["inference"]["hopeless_below"] == 0.2
+    assert out.settings["inference"]["hopeless_below"] == 0.4
     assert out.settings["precision"] in ("bfloat16", "float32")  # as the hardware has it
     with pytest.raises(InputError, match="no mode 'quick'; there are exact, bf16, fast"):
         Segmenter.from_pretrained("tiny", mode="quick")  # type: ignore[arg-type]

@@ -480,7 +480,7 @@ class ModeSettings:
 MODES: dict[Mode, ModeSettings] = {
     "exact": ModeSettings(),
     "bf16": ModeSettings(bfloat16=True),
-    "fast": ModeSettings(bfloat16=True, changes={"region_overlap": 0.9, "hopeless_below": 0.2}),
+    "fast": ModeSettings(bfloat16=True, changes={"region_overlap": 0.9, "hopeless_below": 0.4}),
 }
 
 
