@@ -72,15 +72,15 @@ def plot(rows: list[tuple[str, float, int, float]], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for name, seconds, _, agreement in rows:
-        axes.plot(seconds, 100 * agreement, "o", color="C1" if "fast" in name else "C0")
-        axes.annotate(
-            name, (seconds, 100 * agreement), (4, 3), textcoords="offset points", fontsize=7
-        )
-    axes.set(xlabel="region classifier, processor seconds", xscale="log")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    markers = "osD^v<>pPX*hH"
+    for i, (name, seconds, _, agreement) in enumerate(rows):
+        marker = markers[i % len(markers)]
+        axes.plot(seconds, 100 * agreement, marker, label=name, alpha=0.8)
+    axes.set(xlabel="region classifier, processor seconds", xlim=(0, None))
     axes.set(ylabel="agreement with exact, % of pixels")
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
