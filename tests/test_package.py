@@ -41,6 +41,19 @@ print(json.dumps([took, [m for m in heavy.split() if m in sys.modules]]))
     assert took < 0.5
 
 
+def test_what_labelling_a_photo_imports() -> None:
+    """Half of a cold start was libraries that nobody needs for it (decision 58)."""
+    code = """
+import sys, numpy, scanseg
+seg = scanseg.Segmenter.from_pretrained("embedded", device="cpu")
+seg.region_clip.encode_text(["a word that no cache has"])
+seg(numpy.zeros((64, 64, 3), numpy.uint8), ["cat", "sofa"])
+heavy = "torch._dynamo torchvision timm transformers open_clip sklearn pandas matplotlib"
+print([m for m in heavy.split() if m in sys.modules])
+"""
+    assert python(code) == "[]\n"
+
+
 def test_public_names() -> None:
     for name in scanseg.__all__:
         assert getattr(scanseg, name) is not None

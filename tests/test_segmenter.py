@@ -364,10 +364,32 @@ def test_modes_are_recorded_and_unknown_ones_refused() -> None:
     fast = Segmenter.from_pretrained("tiny", device="cpu", mode="fast")
     out = fast(photo(), WORDS)
     assert out.settings["inference"]["region_overlap"] == 0.9
-    assert out.settings["inference"]["hopeless_below"] == 0.2
+    assert out.settings["inference"]["hopeless_below"] == 0.4
     assert out.settings["precision"] in ("bfloat16", "float32")  # as the hardware has it
     with pytest.raises(InputError, match="no mode 'quick'; there are exact, bf16, fast"):
         Segmenter.from_pretrained("tiny", mode="quick")  # type: ignore[arg-type]
+
+
+def test_fast_leaves_a_model_alone_that_reads_all_regions_at_once() -> None:
+    """There is nothing to save in the embedded preset, and looking for it costs time."""
+    settings = {
+        mode: Segmenter.from_pretrained("embedded", device="cpu", mode=mode).recipe.settings
+        for mode in ("exact", "fast")
+    }
+    assert settings["exact"] == settings["fast"]
+
+
+def test_weights_read_in_bfloat16_are_those_converted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanseg.presets._has_bfloat16", lambda device: True)
+    folder = Segmenter.from_pretrained("tiny", device="cpu").save_pretrained(tmp_path / "model")
+    read = Segmenter.from_pretrained(folder, device="cpu", mode="bf16")
+    converted = Segmenter.from_pretrained(folder, device="cpu").use_bfloat16()
+    assert read.region_clip.precision == torch.bfloat16  # type: ignore[attr-defined]
+    theirs = converted.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in read.state_dict().items())
+    assert all(value.dtype == theirs[name].dtype for name, value in read.state_dict().items())
 
 
 def test_approximations_at_their_ends_are_exact(seg: Segmenter) -> None:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from scanseg import Segmenter
 from scanseg.contracts import InputError
 from scanseg.storage import atomic_write, cache_folder, file_hash
 from scanseg.weights import (
@@ -487,3 +488,47 @@ def test_pushing_without_a_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="could not upload to me/model") as raised:
         push_folder(folder, "me/model", token="hf_test")
     assert "\n" not in str(raised.value)
+
+
+def test_mapped_tensors_are_those_that_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved = {
+        "a": torch.arange(6.0).view(2, 3),
+        "b": torch.ones(5, dtype=torch.float16),
+        "c": torch.zeros(0, 4),
+        "scale": torch.tensor(3.0),
+    }
+    save_tensors(path, saved)
+    before = path.read_bytes()
+    file = TensorFile(path)
+    for name, value in saved.items():
+        assert torch.equal(file.mapped(name), value)
+        assert file.mapped(name).dtype == value.dtype
+    file.mapped("a").fill_(9)  # writing copies the pages
+    assert path.read_bytes() == before
+    assert torch.equal(TensorFile(path).mapped("a"), saved["a"])
+
+
+def test_loading_may_leave_weights_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    source = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    save_tensors(path, source.state_dict())
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).bfloat16())
+    load_into(module, TensorFile(path), source="the test", mapped=("0.weight", "1."))
+    assert torch.equal(module[0].weight, source[0].weight)
+    assert module[1].weight.dtype == torch.bfloat16  # another type than the file's: copied
+    assert torch.equal(module[1].weight, source[1].weight.bfloat16())
+    path.unlink()  # what is mapped stays
+    assert torch.equal(module[0].weight, source[0].weight)
+
+
+def test_the_fingerprint_read_from_a_file_is_the_models_own(tmp_path: Path) -> None:
+    folder = Segmenter.from_pretrained("tiny", device="cpu").save_pretrained(tmp_path / "model")
+    seg = Segmenter.from_pretrained(folder, device="cpu")
+    clip: Any = seg.region_clip
+    from_file = clip.fingerprint
+    clip._fingerprint = None
+    assert clip.fingerprint == from_file
+    with torch.no_grad():
+        clip.model.token_embedding.weight[0, 0] += 1
+    assert clip.fingerprint != from_file

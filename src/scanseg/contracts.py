@@ -136,7 +136,9 @@ class InferenceSettings:
         region_batch: regions that go through the region classifier at once; bounds memory,
             does not change results.
         region_tokens: patch tokens of a region that the region classifier keeps, at least 1;
-            ``None`` keeps all. This and the next two are approximations that save time.
+            ``None`` keeps all. This and the next three are approximations that save time.
+        region_tokens_after: block of the region classifier after which the other tokens are left
+            out; 0: before the first one.
         region_overlap: proposals whose masks have at least this intersection over union share one
             look of the region classifier, in (0, 1]; 1 looks at each.
         hopeless_below: proposals that reach this share of the strongest evidence at no pixel are
@@ -157,6 +159,7 @@ class InferenceSettings:
     unknown_below: float = 0.0
     region_batch: int = 8
     region_tokens: int | None = None
+    region_tokens_after: int = 0
     region_overlap: float = 1.0
     hopeless_below: float = 0.0
 
@@ -185,6 +188,10 @@ class InferenceSettings:
             raise InputError(f"region_batch must be at least 1, not {self.region_batch!r}")
         if self.region_tokens is not None and self.region_tokens < 1:
             raise InputError(f"region_tokens must be at least 1, not {self.region_tokens!r}")
+        if self.region_tokens_after < 0:
+            raise InputError(
+                f"region_tokens_after must be at least 0, not {self.region_tokens_after!r}"
+            )
         if self.shift_layers is not None:
             object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
 

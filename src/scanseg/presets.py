@@ -303,12 +303,13 @@ def load(
     """A ready model; see ``Segmenter.from_pretrained``."""
     if mode not in MODES:
         raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
-    chosen, target = MODES[mode], _device(device)
-    segmenter = _load(str(name), weights)
-    settings = (settings or segmenter.recipe.settings).replace(**chosen.changes)
+    target = _device(device)
+    bfloat16 = MODES[mode].bfloat16 and _has_bfloat16(target)
+    segmenter = _load(str(name), weights, bfloat16=bfloat16)
+    settings = in_mode(settings or segmenter.recipe.settings, mode, segmenter)
     segmenter.recipe = replace(segmenter.recipe, settings=settings)
     segmenter = segmenter.eval().requires_grad_(False)
-    if chosen.bfloat16 and _has_bfloat16(target):
+    if bfloat16:
         segmenter.use_bfloat16()
     return segmenter.to(target)
 
@@ -340,7 +341,7 @@ def load_configured(
     settings = segmenter.recipe.settings
     if benchmark is not None:
         settings = operating_point(segmenter.recipe.name, benchmark)
-        settings = settings.replace(**MODES[mode].changes)
+        settings = in_mode(settings, mode, segmenter)
     return segmenter, settings.replace(**changes)
 
 
@@ -361,7 +362,15 @@ def _by_path(path: str) -> Segmenter:
     return made
 
 
-def _load(name: str, weights: str | Path | None) -> Segmenter:
+def _load(name: str, weights: str | Path | None, *, bfloat16: bool) -> Segmenter:
+    """A model in evaluation mode or not.
+
+    Args:
+        name: as for ``load``.
+        weights: as for ``load``.
+        bfloat16: read a SCAN folder's region classifier in bfloat16 right away, so that memory
+            never holds it in float32.
+    """
     if name == "zero_train":
         return zero_train(weights)
     if name == "embedded" and weights is None:
@@ -406,8 +415,13 @@ def _load(name: str, weights: str | Path | None) -> Segmenter:
                 f"{folder}/config.json does not describe a scanseg model ({reason})"
             ) from error
     one_clip = segmenter.region_clip is segmenter.clip  # then its weights are there once
+    if bfloat16:
+        segmenter.use_bfloat16()  # nothing but the type: values come next
     shared = ("region_clip.",) if one_clip else ()
-    load_into(segmenter, tensors, source=str(folder), may_miss=shared)
+    reader = "clip." if one_clip else "region_clip."
+    text = [f"{reader}model.{part}" for part in ("transformer.", "token_embedding.", "text.")]
+    load_into(segmenter, tensors, source=str(folder), may_miss=shared, mapped=text)
+    cast(Any, segmenter.region_clip).read_fingerprint(tensors.part(reader))
     return segmenter
 
 
@@ -483,8 +497,18 @@ class ModeSettings:
 MODES: dict[Mode, ModeSettings] = {
     "exact": ModeSettings(),
     "bf16": ModeSettings(bfloat16=True),
-    "fast": ModeSettings(bfloat16=True, changes={"region_overlap": 0.9, "hopeless_below": 0.2}),
+    "fast": ModeSettings(bfloat16=True, changes={"region_overlap": 0.9, "hopeless_below": 0.4}),
 }
+
+
+def in_mode(settings: InferenceSettings, mode: Mode, segmenter: Segmenter) -> InferenceSettings:
+    """Settings with the changes of the mode, which save work where each region has its own pass.
+
+    One that reads all regions from one pass over the photo has no such work: its settings stay.
+    """
+    if getattr(segmenter.region_clip, "region_view", "crop") == "pool":
+        return settings
+    return settings.replace(**MODES[mode].changes)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -130,8 +130,9 @@ class Segmenter(nn.Module):
 
         proposals = without_hopeless(proposals, p_in, settings.hopeless_below)
         regions, features, p_clip = None, None, None
-        valid = proposals.masks.flatten(2).any(-1)
-        if settings.branches != "embedding":
+        if settings.branches == "embedding":
+            valid = proposals.masks.flatten(2).any(-1)
+        else:
             regions = self.cut(pixels, proposals, settings)  # delta(I, M_k), eq. 4
             features = self.classify(regions, pixels, context, settings)  # F_m, eq. 5
             valid = regions.valid
@@ -211,7 +212,7 @@ class Segmenter(nn.Module):
         )
         edit: TokenEdit = shift
         if settings.region_tokens is not None:
-            edit = TokenBudget(shift, settings.region_tokens)
+            edit = TokenBudget(shift, settings.region_tokens, after=settings.region_tokens_after)
         twin = same_as(regions, settings.region_overlap)  # (R,)
         looked_at, where = twin.unique(return_inverse=True)
         parts = [

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -119,7 +120,7 @@ class TensorFile(Mapping[str, Tensor]):
     """The tensors of a safetensors file, each read from disk when it is asked for.
 
     Read, not mapped: mapped pages would count as memory of the process beside the model that they
-    are copied to.
+    are copied to. ``mapped`` is for what may not be needed at all.
 
     Args:
         path: the file. Its header is checked against the file: sizes, types, no gaps or overlaps.
@@ -159,6 +160,15 @@ class TensorFile(Mapping[str, Tensor]):
             if self._file.readinto(data) != len(data):
                 raise InputError(f"{self.path} became shorter while it was read; copy it again")
         return tensor
+
+    def mapped(self, name: str) -> Tensor:
+        """A tensor whose pages come from the file when they are read; writing copies them."""
+        entry = self._header[name]
+        begin, end = entry["data_offsets"]
+        if begin == end:
+            return self[name]  # nothing to map
+        pages = np.memmap(self.path, np.uint8, "c", self._start + begin, (end - begin,))
+        return torch.from_numpy(pages).view(_DTYPES[entry["dtype"]]).view(entry["shape"])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._header)
@@ -209,6 +219,7 @@ def load_into(
     *,
     source: str,
     may_miss: Sequence[str] = (),
+    mapped: Sequence[str] = (),
 ) -> None:
     """Copy weights into a module, strictly: every name on both sides and every shape must agree.
 
@@ -221,6 +232,8 @@ def load_into(
         source: where they come from, for errors.
         may_miss: beginnings of names that ``tensors`` may leave out; they keep their values. For
             starting points of training.
+        mapped: beginnings of names that stay in the file until they are read
+            (``TensorFile.mapped``), where ``tensors`` is such a file and the types agree.
 
     Raises:
         InputError: names are missing or left over, or a shape differs; the module is unchanged.
@@ -250,8 +263,14 @@ def load_into(
         )
     with torch.no_grad():
         for name, target in own.items():
-            if name in tensors:
-                target.copy_(tensors[name])
+            if name not in tensors:
+                continue
+            if isinstance(tensors, TensorFile) and name.startswith(tuple(mapped)):
+                value = tensors.mapped(name)
+                if (value.dtype, value.device) == (target.dtype, target.device):
+                    target.data = value
+                    continue
+            target.copy_(tensors[name])
 
 
 def save_folder(

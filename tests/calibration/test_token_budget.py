@@ -48,6 +48,17 @@ def test_shifted_background_first_then_the_object_then_the_rest() -> None:
     assert torch.equal(edit(kept, 2, some, GRID), kept)  # no shift after block 2
 
 
+def test_the_others_may_go_after_a_later_block() -> None:
+    some = region(6, 7, 10, 11)  # three of the background are shifted, as above
+    edit = TokenBudget(shift(), 6, after=1)
+    whole = edit(tokens(), 0, some, GRID)
+    assert torch.equal(whole, tokens())
+    kept = edit(whole + 0.5, 1, some, GRID)  # shifted first, then cut
+    assert kept[0, :, 0].tolist() == [101, 101, 101, 6.5, 7.5, 10.5]
+    assert edit(kept, 3, some, GRID)[0, :, 0].tolist() == [103, 103, 103, 6.5, 7.5, 10.5]
+    assert torch.equal(edit(tokens(), 0, some, GRID), tokens())  # the next regions start anew
+
+
 def test_spare_room_goes_to_other_background() -> None:
     edit = TokenBudget(shift(), 8)
     kept = edit(tokens(), 0, region(15), GRID)  # int(0.25 * 15) = 3 shifted

@@ -25,24 +25,28 @@ class TokenBudget:
     Args:
         shift: decides which background is replaced, and by what.
         tokens: patches to keep, at least 1; towers with fewer keep all.
+        after: block after which the others are left out; 0: before the first one.
     """
 
-    def __init__(self, shift: ContextualShift, tokens: int) -> None:
+    def __init__(self, shift: ContextualShift, tokens: int, *, after: int = 0) -> None:
         if tokens < 1:
             raise InputError(f"at least one token of a region must be kept, not {tokens}")
         self.shift = shift
         self.tokens = tokens
+        self.after = after
         self._kept: Tensor | None = None
 
     def __call__(
         self, tokens: Tensor, layer: int, regions: Regions, grid: tuple[int, int]
     ) -> Tensor:
-        """Leave tokens out before the first block; shift those that are left, before and after."""
+        """Shift, and once leave tokens out: before the first block or after block ``after``."""
         if layer == 0:
-            self._kept = self.choose(regions, grid) if tokens.shape[1] > self.tokens else None
-            if self._kept is not None:
-                tokens = tokens.gather(1, self._kept[..., None].expand(-1, -1, tokens.shape[-1]))
-        return self.shift.edit(tokens, layer, regions, grid, self._kept)
+            self._kept = None
+        if layer != self.after or tokens.shape[1] <= self.tokens:
+            return self.shift.edit(tokens, layer, regions, grid, self._kept)
+        tokens = self.shift.edit(tokens, layer, regions, grid)
+        self._kept = self.choose(regions, grid)  # (R, M)
+        return tokens.gather(1, self._kept[..., None].expand(-1, -1, tokens.shape[-1]))
 
     def choose(self, regions: Regions, grid: tuple[int, int]) -> Tensor:
         """(R, M) int64 patches to keep, ascending.

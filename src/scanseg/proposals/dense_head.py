@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError
+from scanseg.efficientnet import blocks
+from scanseg.weights import skip_initialisation
 
 CONSE_GAIN = 10.0
 """Unit-norm embeddings have entries near 1/sqrt(D); this brings them to the features' scale."""
@@ -54,10 +56,7 @@ class StageMaps:
 
 def tower_branch() -> nn.Sequential:
     """Blocks 3 to 6 of EfficientNet-Lite0 (strides 8 to 32), not yet loaded."""
-    import timm
-
-    blocks = timm.create_model("tf_efficientnet_lite0", pretrained=False).blocks
-    return nn.Sequential(*blocks[3:])
+    return nn.Sequential(*blocks()[3:])
 
 
 MIDDLE_BLOCKS = 2
@@ -241,8 +240,10 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
     if "taught" not in tensors or "scale" not in metadata:
         raise InputError(f"{path} is not a trained head: pass a file that scanseg.training wrote")
     taught = F.normalize(tensors.pop("taught"), dim=-1)
-    head = DenseHead()
-    head.load_state_dict({name.removeprefix("head."): value for name, value in tensors.items()})
+    with skip_initialisation():
+        head = DenseHead()
+    state = {name.removeprefix("head."): value for name, value in tensors.items()}
+    head.load_state_dict(state, assign=True)
     return TrainedHead(
         head=head.eval().requires_grad_(False),
         scale=float(metadata["scale"]),

@@ -16,7 +16,7 @@ with a norm that nothing reads (taken out); its pixel decoder has no float32 gua
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -247,9 +247,7 @@ class Mask2FormerProposals(nn.Module):
         """
         images = self.prepare(pixels)  # (B, 3, h+, w+)
         states, logits = self._decode(*self._features(images), every_layer=False)[-1]
-        masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        masks = masks[..., : pixels.shape[-2], : pixels.shape[-1]]  # (B, Q, h, w)
-        masks = masks.sigmoid() if masks.requires_grad else masks.sigmoid_()
+        masks = _full_size(logits, images.shape[-2:], pixels.shape[-2:])  # (B, Q, h, w)
         if self.min_objectness and self.class_head is not None:
             objectness = 1 - self.class_head(states).softmax(-1)[..., -1]  # (B, Q)
             masks = masks * (objectness >= self.min_objectness)[..., None, None]
@@ -393,6 +391,28 @@ class Mask2FormerProposals(nn.Module):
             changed = _linear(layer.fc2, F.relu(_linear(layer.fc1, hidden)))
             hidden = _norm(layer.final_layer_norm, hidden + changed)
         return outputs
+
+
+def _full_size(logits: Tensor, padded: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Mask logits (B, Q, h', w') -> probabilities (B, Q, h, w): resize, cut the padding off.
+
+    Without gradients a few masks at a time: all of them with and without padding would be the
+    largest thing in memory (0.4 GiB for 100 masks at 640 x 864).
+    """
+
+    def grown(part: Tensor) -> Tensor:
+        whole = F.interpolate(part, size=tuple(padded), mode="bilinear", align_corners=False)
+        return whole[..., : size[0], : size[1]]
+
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return grown(logits).sigmoid()
+    masks = logits.new_empty(*logits.shape[:2], *size)
+    for part, target in zip(logits.split(_MASKS, 1), masks.split(_MASKS, 1), strict=True):
+        torch.sigmoid(grown(part), out=target)
+    return masks
+
+
+_MASKS = 10
 
 
 def _attend(

@@ -1,4 +1,4 @@
-"""Superpixels of a photo, merged bottom-up; NumPy, scikit-image and scikit-learn only.
+"""Superpixels of a photo, merged bottom-up; NumPy and scikit-image only.
 
 ``superpixels.py`` makes proposals of it, and so does the runner without torch.
 """
@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from scanseg.proposals.ward import ward_tree
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,8 @@ class RegionMerging:
         wanted = sorted({min(c, count) for c in self.cuts})
         if count == 1:
             return np.zeros((1, 1), np.int64)
-        from sklearn.cluster import AgglomerativeClustering
-
-        tree: Any = AgglomerativeClustering(
-            n_clusters=1,
-            linkage="ward",
-            connectivity=adjacency(fine, count),
-            compute_full_tree=True,
-        ).fit(features)
         parent = np.arange(2 * count - 1)
-        columns, merges = {}, tree.children_
+        columns, merges = {}, ward_tree(features, adjacency(fine))
         for step in range(count):
             if count - step in wanted:
                 columns[count - step] = roots(parent, count)
@@ -111,19 +104,15 @@ def roots(parent: np.ndarray, count: int) -> np.ndarray:
         root = above
 
 
-def adjacency(fine: np.ndarray, count: int) -> Any:
-    """Sparse symmetric (S, S) matrix: which superpixels share a border (4-neighbourhood)."""
-    from scipy.sparse import coo_matrix
-
+def adjacency(fine: np.ndarray) -> np.ndarray:
+    """(P, 2) pairs of superpixels that share a border (4-neighbourhood), some in both orders."""
     pairs = np.concatenate(
         [
             np.stack([fine[:, :-1].ravel(), fine[:, 1:].ravel()], 1),
             np.stack([fine[:-1].ravel(), fine[1:].ravel()], 1),
         ]
     )
-    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    return coo_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count)).tocsr()
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
 
 def pooling_matrix(

@@ -2,8 +2,7 @@
 
 Neighbouring superpixels are joined bottom-up (Ward linkage over the region adjacency graph) on the
 encoder's dense embeddings and colour. Cutting the tree at several sizes gives coarse and fine
-regions of the same photo; each pixel lies in one region of every cut. scikit-image and scikit-learn
-do the work.
+regions of the same photo; each pixel lies in one region of every cut.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ class SuperpixelProposals(nn.Module):
         """The same from the dense map, (B, D, g_y, g_x), and its stride in pixels."""
         found = [self._regions(p, d, stride) for p, d in zip(pixels, dense, strict=True)]
         most = max(len(masks) for masks, _ in found)
-        masks = torch.stack([_padded(m, most) for m, _ in found])
-        embeddings = torch.stack([_padded(e, most) for _, e in found])
+        masks = _stacked([_padded(m, most) for m, _ in found])
+        embeddings = _stacked([_padded(e, most) for _, e in found])
         return Proposals(masks, embeddings if self.head is not None else None)
 
     def dense_map(self, context: ClipTokens) -> tuple[Tensor, int]:
@@ -95,3 +94,8 @@ def _padded(rows: Tensor, count: int) -> Tensor:
     """(q, ...) -> (count, ...), padded with zeros: empty masks are never valid regions."""
     missing = count - rows.shape[0]
     return torch.cat([rows, rows.new_zeros((missing, *rows.shape[1:]))]) if missing else rows
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """As ``torch.stack``; one alone is not copied (masks of one photo are 70 MB)."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
