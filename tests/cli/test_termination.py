@@ -30,7 +30,7 @@ SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupte
 HELD = "held\n"
 
 _HOLD = """
-import os, signal, sys, threading, time
+import os, sys, threading, time
 from scanseg.cli import main
 
 left, sync = int(sys.argv[1]), os.fsync
@@ -47,7 +47,6 @@ def hold(handle):
     sync(handle)
 
 os.fsync = hold
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, whoever started us
 if __name__ == '__main__':
     sys.exit(main(sys.argv[2:]))
 """
@@ -83,7 +82,13 @@ def _start(
         text=True,
         env=environment,
         start_new_session=start_new_session,
+        preexec_fn=_heed_interrupts,
     )
+
+
+def _heed_interrupts() -> None:
+    """As in a terminal, also where the tests themselves were started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code", "told"), SIGNALS)
