@@ -245,7 +245,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             token_layers=(1,) if decoder is None else LAYERS,
             decoys=load_label_set("coco_panoptic133").prompts,
             decoy_similarity=0.5,
-            sibling_similarity=0.6,
+            sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
                 ensemble_weight=0.05, unseen_weight=0.7, shift_source="none"
