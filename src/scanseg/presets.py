@@ -23,7 +23,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from scanseg import mini_scan
 from scanseg.calibration.semantic_integration import SemanticIntegration, SemanticIntegrationConfig
 from scanseg.contracts import InferenceSettings, InputError, Mode
 from scanseg.recipe import Recipe, Resize
@@ -289,6 +288,8 @@ def zero_train(weights: str | Path | None = None) -> Segmenter:
 # From and to disk
 # --------------------------------------------------------------------------------------
 
+MINI_SCAN = "mini_scan"
+"""Model folders of the study (``mini_scan.py``); no preset, since no weights are shipped."""
 PRESETS = ("embedded", "vit_b", "vit_l", "zero_train", "tiny")
 
 
@@ -400,7 +401,9 @@ def _load(name: str, weights: str | Path | None, *, bfloat16: bool) -> Segmenter
             cast(nn.Module, segmenter.proposals), tensors.part("proposals."), source=str(folder)
         )
         return segmenter
-    if preset == mini_scan.NAME:
+    if preset == MINI_SCAN:
+        from scanseg import mini_scan
+
         return mini_scan.load(folder, found, tensors)
     config = _config_of(found, folder)
     # every weight is loaded right after
@@ -432,7 +435,9 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
         head = cast(nn.Module, segmenter.proposals).state_dict()
         state = {f"proposals.{k}": v for k, v in head.items()}
         return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
-    if name == mini_scan.NAME:
+    if name == MINI_SCAN:
+        from scanseg import mini_scan
+
         return mini_scan.save(segmenter, Path(folder))
     if segmenter.config is None:
         raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")

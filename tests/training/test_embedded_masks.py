@@ -58,9 +58,8 @@ def test_a_few_steps_find_a_square(tmp_path: Path) -> None:
     found = (last.mask_logits[0] > 0).numpy()
     true = ids[2::4, 2::4] == 2
     overlap = (found & true).sum((1, 2)) / np.maximum((found | true).sum((1, 2)), 1)
-    best = int(overlap.argmax())
-    assert overlap[best] > 0.75
-    assert last.object_logits[0, best].softmax(0)[0] > 0.5
+    sure = last.object_logits[0].softmax(-1)[:, 0].numpy() > 0.5
+    assert overlap[sure].max() > 0.75  # one of the queries, and it says so
 
 
 def test_settings_out_of_range(tmp_path: Path) -> None:
