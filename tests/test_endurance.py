@@ -19,7 +19,7 @@ def test_many_photos_leave_nothing_behind(through: str, photos: int) -> None:
     found = subprocess.run(
         [
             *[sys.executable, str(ROOT / "benchmarks" / "endurance.py"), "--side", "32"],
-            *["--through", through, "--photos", str(photos)],
+            *["--through", through, "--photos", str(photos), "--most-growth", "150"],
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,

@@ -157,6 +157,13 @@ def stop_when_held(
     return _settled(process, scratch)
 
 
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in str(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
 def interrupt_a_group(
     arguments: list[str], processes: int, scratch: Path
 ) -> tuple[int, str, list[str]]:
@@ -164,7 +171,7 @@ def interrupt_a_group(
     scratch.mkdir()
     process = _start(["-c", _HOLD, "0", *arguments], scratch, start_new_session=True)
     watched, end = psutil.Process(process.pid), time.monotonic() + 120
-    while sum("spawn_main" in str(p.cmdline()) for p in watched.children()) < processes:
+    while sum(_is_worker(child) for child in watched.children()) < processes:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
