@@ -6,8 +6,8 @@ Labels small photos of changing size, colour and words, through the Python inter
 ``--through batch``, by one ``scanseg batch`` that is watched from outside. Prints the resident
 memory over the run: the slope after a warm-up, with its 95 % interval, in bytes per photo; open
 files, threads and child processes after the warm-up and at the end; files left in the temporary
-folder. Exit code 1 if the memory grew by more than ``--most-growth`` (32 MiB) after the warm-up, or anything
-was left.
+folder. Exit code 1 if the memory grew by more than ``--most-growth`` (32 MiB) after the warm-up, or
+anything was left.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def through_batch(
                     if found.memory:  # or is just ending
                         yield min(done, photos), found
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.2)
+                process.wait(0.05)
     finally:
         process.kill()
     if process.wait():
