@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.calibration.semantic_integration import (
@@ -23,9 +22,10 @@ from scanseg.calibration.semantic_integration import (
 from scanseg.contracts import ClipTokens, InferenceSettings, InputError, Proposals
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.mask2former import EmbeddingHead
-from scanseg.proposals.mask_decoder import LAYERS, MASK_STRIDE, MaskDecoder
+from scanseg.proposals.mask_decoder import LAYERS, MaskDecoder
 from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
+from scanseg.vocabulary.templates import MINILM_TEMPLATES
 from scanseg.weights import TensorFile, load_into, no_larger_than, save_folder
 
 NAME = "mini_scan"
@@ -85,11 +85,8 @@ class QueryProposals(nn.Module):
     def __call__(self, pixels: Tensor, context: ClipTokens) -> Proposals:
         """(B, Q, h, w) masks of (B, 3, h, w) photos, whose tokens are those of ``LAYERS``."""
         found = self.decoder(context)[-1]
-        masks = F.interpolate(
-            found.mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False
-        )[..., : pixels.shape[-2], : pixels.shape[-1]].sigmoid()
-        objectness = found.object_logits.softmax(-1)[..., 0]
-        return Proposals(masks, self.embedding_head(found.states), objectness)
+        masks = found.masks(pixels.shape[-2:])
+        return Proposals(masks, self.embedding_head(found.states), found.objectness)
 
 
 def build(
@@ -118,7 +115,7 @@ def build(
         config=config,
         recipe=Recipe(
             name=NAME,
-            templates=("{}", "a photo of a {}.", "a {} in the scene.", "a picture of the {}."),
+            templates=MINILM_TEMPLATES,
             resize=Resize(short=512, longest=512),
             embedding_scale=EMBEDDING_SCALE,
             region_scale=REGION_SCALE,

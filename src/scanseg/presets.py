@@ -224,12 +224,15 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
     """
     from scanseg.encoders.embedded import EmbeddedEncoder
     from scanseg.proposals.dense_head import load_dense_head
-    from scanseg.proposals.mask_decoder import LAYERS, DecodedProposals, load_mask_decoder
     from scanseg.proposals.superpixels import SuperpixelProposals
 
     trained = load_dense_head(head)
     proposals: Any = SuperpixelProposals(trained.head)
+    layers: tuple[int, ...] = (1,)
     if decoder is not None:
+        from scanseg.proposals.mask_decoder import LAYERS, DecodedProposals, load_mask_decoder
+
+        layers = LAYERS
         proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
     return Segmenter(
         clip=EmbeddedEncoder(),
@@ -241,7 +244,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             resize=Resize(short=512, longest=512),
             embedding_scale=trained.scale,
             region_scale=24.0,
-            token_layers=(1,) if decoder is None else LAYERS,
+            token_layers=layers,
             decoys=load_label_set("coco_panoptic133").prompts,
             decoy_similarity=0.5,
             sibling_similarity=0.55,

@@ -443,6 +443,39 @@ def push_folder(
     return commit.commit_url
 
 
+def write_trained(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a small trained part: weights in float16 and what else is known of it, as text."""
+    from safetensors.torch import save as to_bytes
+
+    halves = {name: value.half().contiguous() for name, value in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(to_bytes(halves, metadata=dict(metadata)))
+
+
+def read_trained(path: Path, what: str, made_by: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`write_trained` wrote: tensors in float32, and the metadata.
+
+    Args:
+        path: the file.
+        what: it holds, for the error.
+        made_by: command that makes one, for the error.
+
+    Raises:
+        InputError: the file is missing, or is no safetensors file.
+    """
+    if not path.is_file():
+        raise InputError(f"no {what} {path}: make one with {made_by}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is not a safetensors file ({error}): train or download it again"
+        ) from error
+    return tensors, metadata
+
+
 @contextmanager
 def no_larger_than(tensors: Mapping[str, Tensor], *, source: str) -> Iterator[None]:
     """``with no_larger_than(tensors, ...):`` modules built inside may not outgrow their weights.

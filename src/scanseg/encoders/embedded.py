@@ -112,13 +112,11 @@ class EmbeddedEncoder(nn.Module):
         x = self.normalise(pixels)
         x = F.pad(x, (0, -x.shape[-1] % 32, 0, -x.shape[-2] % 32))  # (B, 3, h', w')
         patches, cls, grids = {}, {0: x.mean((2, 3))}, {}
-        for layer, stage in {0: self.outlines(), **self.stages()}.items():
-            x = stage[OUTLINE_PARTS:](x) if layer == 1 else stage(x)  # (B, V, g_y, g_x)
-            if layer == 0:
-                if layer in layers:
-                    patches[layer] = x.flatten(2).transpose(1, 2)  # (B, N, V)
-                    grids[layer] = (x.shape[-2], x.shape[-1])
-                continue
+        for layer, stage in self.stages().items():
+            if layer == 1 and 0 in layers:
+                x, stage = stage[:OUTLINE_PARTS](x), stage[OUTLINE_PARTS:]
+                patches[0], grids[0] = x.flatten(2).transpose(1, 2), (x.shape[-2], x.shape[-1])
+            x = stage(x)  # (B, V, g_y, g_x)
             cls[layer] = x.mean((2, 3))
             if layer in layers or layer == self.depth:
                 patches[layer] = x.flatten(2).transpose(1, 2)  # (B, N, V)
@@ -178,10 +176,6 @@ class EmbeddedEncoder(nn.Module):
             3: tower.blocks[5:],
             4: nn.Sequential(tower.conv_head, tower.bn2),
         }
-
-    def outlines(self) -> nn.Sequential:
-        """The beginning of stage 1, which leads to the tokens of "layer 0"."""
-        return self.stages()[1][:OUTLINE_PARTS]
 
     def conse(self, features: Tensor) -> Tensor:
         """ConSE: (..., 1280) features of layer 4 -> (..., D) unit-norm embeddings."""

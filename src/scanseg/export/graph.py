@@ -138,7 +138,7 @@ class ContextGraph(nn.Module):
         if not isinstance(model.proposals, DecodedProposals):
             return dense[0], last[0]
         found = model.proposals.decoder(context)[-1]
-        return dense[0], last[0], found.mask_logits[0], found.object_logits[0].softmax(-1)[:, 0]
+        return dense[0], last[0], found.mask_logits[0], found.objectness[0]
 
 
 class OpinionGraph(nn.Module):

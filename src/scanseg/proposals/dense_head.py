@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.efficientnet import blocks
-from scanseg.weights import skip_initialisation
+from scanseg.weights import read_trained, skip_initialisation
 
 CONSE_GAIN = 10.0
 """Unit-norm embeddings have entries near 1/sqrt(D); this brings them to the features' scale."""
@@ -225,18 +225,7 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
         shipped = resources.files("scanseg.proposals") / "embedded_head.safetensors"
         with resources.as_file(shipped) as file:
             return load_dense_head(file)
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no trained head {path}: make one with make train-embedded")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a safetensors file ({error}): train or download it again"
-        ) from error
+    tensors, metadata = read_trained(path, "trained head", "make train-embedded")
     if "taught" not in tensors or "scale" not in metadata:
         raise InputError(f"{path} is not a trained head: pass a file that scanseg.training wrote")
     taught = F.normalize(tensors.pop("taught"), dim=-1)

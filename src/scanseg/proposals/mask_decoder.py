@@ -22,6 +22,7 @@ from scanseg.contracts import ClipTokens, InputError, Proposals
 from scanseg.proposals.dense_head import ContextBlock
 from scanseg.proposals.masked_attention import MaskedDecoder
 from scanseg.proposals.superpixels import SuperpixelProposals
+from scanseg.weights import load_into, read_trained
 
 LAYERS = (0, 1, 2, 3)
 """The encoder's layers that are read: strides 4, 8, 16, 32."""
@@ -42,6 +43,18 @@ class QueryPrediction:
     mask_logits: Tensor
     object_logits: Tensor
     states: Tensor
+
+    @property
+    def objectness(self) -> Tensor:
+        """(B, Q) probability that a query shows anything at all."""
+        return self.object_logits.softmax(-1)[..., 0]
+
+    def masks(self, size: tuple[int, ...]) -> Tensor:
+        """(B, Q, h, w) mask probabilities in the frame of a photo of (h, w)."""
+        logits = F.interpolate(
+            self.mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False
+        )
+        return logits[..., : size[0], : size[1]].sigmoid()
 
 
 class MaskDecoder(nn.Module):
@@ -176,13 +189,8 @@ class DecodedProposals(nn.Module):
         regions = self.superpixels.regions(pixels, dense, stride)
         assert regions.embeddings is not None
         found = self.decoder(context)[-1]
-        h, w = pixels.shape[-2:]
-        fine = stride // MASK_STRIDE
-        coarse = F.avg_pool2d(found.mask_logits.sigmoid(), fine)  # (B, Q, g_y, g_x)
-        masks = F.interpolate(
-            found.mask_logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False
-        )[..., :h, :w].sigmoid()
-        objectness = found.object_logits.softmax(-1)[..., 0]  # (B, Q)
+        coarse = F.avg_pool2d(found.mask_logits.sigmoid(), stride // MASK_STRIDE)  # (B, Q, y, x)
+        masks, objectness = found.masks(pixels.shape[-2:]), found.objectness
         others = objectness.new_full(regions.masks.shape[:2], self.superpixel_objectness)
         return Proposals(
             masks=torch.cat([masks, regions.masks], 1),
@@ -200,20 +208,9 @@ def load_mask_decoder(path: Path) -> MaskDecoder:
     Raises:
         InputError: the file is missing or is not such a file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no trained mask decoder {path}: make one with make train-embedded")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a safetensors file ({error}): train or download it again"
-        ) from error
+    tensors, metadata = read_trained(path, "trained mask decoder", "make train-masks")
     if "sizes" not in metadata:
         raise InputError(f"{path} is not a mask decoder: pass a file that scanseg.training wrote")
     decoder = MaskDecoder(**json.loads(metadata["sizes"]))
-    decoder.load_state_dict(tensors)
+    load_into(decoder, tensors, source=str(path))
     return decoder.eval().requires_grad_(False)

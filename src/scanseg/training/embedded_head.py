@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.dense_head import DenseHead, StageMaps
-from scanseg.storage import atomic_write
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
     StoredPhoto,
@@ -41,7 +40,9 @@ from scanseg.training.head_photos import Photo, Recipe, training_photos
 from scanseg.training.head_sampling import SIDES, Views
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import make_votes
+from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop
+from scanseg.weights import write_trained
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -461,15 +462,9 @@ def save_head(
     notes: Mapping[str, object],
 ) -> None:
     """Write weights (float16), the learned scale and the taught words with their embeddings."""
-    from safetensors.torch import save as to_bytes
-
-    tensors = {
-        f"head.{name}": value.half().contiguous() for name, value in head.state_dict().items()
-    }
-    tensors["taught"] = embeddings.half().contiguous()
+    tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
     metadata = {"names": json.dumps(list(names)), "scale": str(scale), "notes": json.dumps(notes)}
-    with atomic_write(path) as file:
-        file.write(to_bytes(tensors, metadata=metadata))
+    write_trained(path, {**tensors, "taught": embeddings}, metadata)
 
 
 def tables(config: HeadConfig) -> dict[str, Sequence[Sequence[str]]]:
@@ -526,13 +521,7 @@ def train(config: HeadConfig) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: the fields of ``HeadConfig`` are the options."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m scanseg.training.embedded_head", description=__doc__)
-    parser.add_class_arguments(HeadConfig)
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(HeadConfig(**vars(parser.instantiate(settings))))
+    run_program("scanseg.training.embedded_head", __doc__, HeadConfig, train, arguments)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ from torch import Tensor
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.mask_decoder import LAYERS, MaskDecoder
-from scanseg.storage import atomic_write
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, load_photos
 from scanseg.training.head_photos import Recipe, training_photos
 from scanseg.training.head_sampling import Views
 from scanseg.training.head_segments import CROWD
 from scanseg.training.losses import Losses, LossSettings, Prediction, Target, criterion
+from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop
+from scanseg.weights import write_trained
 
 log = logging.getLogger(__name__)
 SOURCES = {"coco_train": 5.0, "coco_train_more": 1.2}
@@ -91,6 +92,15 @@ class MasksConfig:
                 "steps and batch must be at least 1, window a multiple of 32, not "
                 f"{self.steps}, {self.batch}, {self.window}"
             )
+
+
+def photos_with_segments(
+    data: Path, work: Path, recipe: Recipe, hold_out: bool
+) -> list[StoredPhoto]:
+    """The photos of ``SOURCES`` whose objects are told one by one."""
+    photos = training_photos(data, recipe, hold_out=hold_out)
+    photos = [photo for photo in photos if photo.source in SOURCES]
+    return [one for one in load_photos(photos, work) if one.segments is not None]
 
 
 def target_of(view: TrainingView) -> Target:
@@ -170,12 +180,7 @@ def fit(
 def train(config: MasksConfig) -> Path:
     """Read photos, train, write; returns the written safetensors file."""
     torch.set_num_threads(config.threads)
-    photos = [
-        photo
-        for photo in training_photos(config.data, config.recipe, hold_out=config.hold_out)
-        if photo.source in SOURCES
-    ]
-    stored = [one for one in load_photos(photos, config.work) if one.segments is not None]
+    stored = photos_with_segments(config.data, config.work, config.recipe, config.hold_out)
     log.info("recipe %s: %d photos with segments", config.recipe, len(stored))
     path = config.work / config.name
     decoder = fit(config, EmbeddedEncoder(), stored, path.with_suffix(".checkpoint"))
@@ -187,23 +192,13 @@ def train(config: MasksConfig) -> Path:
 
 def save_decoder(path: Path, decoder: MaskDecoder, notes: Mapping[str, object]) -> None:
     """Write weights (float16) and the decoder's sizes."""
-    from safetensors.torch import save as to_bytes
-
-    tensors = {name: value.half().contiguous() for name, value in decoder.state_dict().items()}
     metadata = {"sizes": json.dumps(dict(decoder.config)), "notes": json.dumps(notes)}
-    with atomic_write(path) as file:
-        file.write(to_bytes(tensors, metadata=metadata))
+    write_trained(path, decoder.state_dict(), metadata)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: the fields of ``MasksConfig`` are the options."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m scanseg.training.embedded_masks", description=__doc__)
-    parser.add_class_arguments(MasksConfig)
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(MasksConfig(**vars(parser.instantiate(settings))))
+    run_program("scanseg.training.embedded_masks", __doc__, MasksConfig, train, arguments)
 
 
 if __name__ == "__main__":

@@ -29,17 +29,16 @@ from scanseg.proposals.mask_decoder import LAYERS, MaskDecoder, load_mask_decode
 from scanseg.segmenter import Segmenter
 from scanseg.storage import atomic_write, file_hash
 from scanseg.training.embedded_head import Words
-from scanseg.training.head_dataset import TrainingView, load_photos
-from scanseg.training.head_photos import training_photos
+from scanseg.training.embedded_masks import SIDES, SOURCES, photos_with_segments
+from scanseg.training.head_dataset import TrainingView
 from scanseg.training.head_sampling import Views
 from scanseg.training.head_segments import CROWD
 from scanseg.training.head_vocabularies import COCO133
+from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop
 
 log = logging.getLogger(__name__)
 LEAST_IOU = 0.5
-SOURCES = {"coco_train": 5.0, "coco_train_more": 1.2}
-SIDES = (320, 640)
 WINDOW = 320
 NONE = -1
 
@@ -150,8 +149,7 @@ def query_labels(masks: np.ndarray, view: TrainingView) -> np.ndarray:
 @torch.inference_mode()
 def make_cache(config: StudyConfig, folder: Path) -> None:
     """Run the frozen parts over every view, once."""
-    photos = [p for p in training_photos(config.data, hold_out=True) if p.source in SOURCES]
-    stored = [one for one in load_photos(photos, config.work) if one.segments is not None]
+    stored = photos_with_segments(config.data, config.work, "default", hold_out=True)
     encoder, decoder = EmbeddedEncoder(), load_mask_decoder(config.decoder)
     layers = mini_scan.INTEGRATION.layers
     found: dict[str, list[np.ndarray]] = {}
@@ -227,7 +225,8 @@ def withheld_words(config: StudyConfig) -> list[str]:
     """Words that are not taught."""
     if not config.withhold:
         return []
-    return Path(config.withhold).read_text(encoding="utf-8").split("\n")[:-1]
+    lines = Path(config.withhold).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def train(config: StudyConfig) -> Path:
@@ -288,13 +287,7 @@ def train(config: StudyConfig) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: the fields of ``StudyConfig`` are the options."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m scanseg.training.mini_scan", description=__doc__)
-    parser.add_class_arguments(StudyConfig)
-    settings = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(StudyConfig(**vars(parser.instantiate(settings))))
+    run_program("scanseg.training.mini_scan", __doc__, StudyConfig, train, arguments)
 
 
 if __name__ == "__main__":
