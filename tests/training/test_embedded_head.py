@@ -18,11 +18,15 @@ from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.dense_head import DenseHead, StageMaps, load_dense_head
 from scanseg.training import embedded_head
 from scanseg.training.embedded_head import (
+    Batch,
     HeadConfig,
+    HintPoint,
+    Hints,
     Point,
     Sampler,
     Words,
     fit,
+    hint_points,
     image_class_layer,
     points_of,
     save_head,
@@ -37,6 +41,8 @@ from scanseg.training.head_labels import (
     gated_votes,
     is_street,
     label_layers,
+    rivals,
+    something_else,
 )
 from scanseg.training.head_photos import HELD_OUT, Photo, held_out, training_photos
 from scanseg.training.head_sampling import Views
@@ -168,15 +174,28 @@ def test_teachers_are_silenced_where_the_truth_contradicts_them() -> None:
     assert only_persons.ids[0, 0, 3] == chair
 
 
-def test_votes_need_half_of_the_views_and_background_means_unknown() -> None:
+def test_background_is_a_class_of_its_own_and_what_is_kept_must_be_probable() -> None:
     cat, dog = index(VOC20, "cat") + 1, index(VOC20, "dog") + 1
-    votes = {  # three cells: cat and background; nearly all background; cat and dog
-        "voc21": np.array([[[cat, 0, cat]], [[0, cat, dog]]], np.uint8),
-        "voc21_shares": np.array([[[153, 204, 153]], [[102, 51, 102]]], np.uint8),
+    votes = {  # three cells: cat and background; cat and dog; four classes share the rest
+        "voc21": np.array([[[cat, cat, cat]], [[0, dog, dog]]], np.uint8),
+        "voc21_shares": np.array([[[153, 153, 51]], [[102, 102, 51]]], np.uint8),
     }
     gated = gated_votes(coco_photo(0), votes)["voc21"]
-    np.testing.assert_allclose(gated.shares, [[[0.6, 0, 0.6]], [[0, 0, 0.4]]], atol=1e-6)
-    assert gated.ids[:, 0, 2].tolist() == [cat - 1, dog - 1]
+    np.testing.assert_allclose(gated.shares, [[[0.6, 0.6, 0]], [[0.4, 0.4, 0]]], atol=1e-6)
+    assert gated.ids[:, 0, 0].tolist() == [cat - 1, something_else("voc21")]
+    assert gated.ids[:, 0, 1].tolist() == [cat - 1, dog - 1]
+
+
+def test_something_else_is_what_no_class_of_the_teacher_covers() -> None:
+    names = rivals("voc21")
+    assert {"truck", "zebra", "sky", "window"} <= set(names)
+    assert not {"cat", "couch", "table", "airplane"} & set(names)
+    # true sky may be "something else" to the object teacher, a true cat may not
+    truth = np.array([[index(COCO133, "sky"), index(COCO133, "cat")]], np.uint8)
+    other = hard(*[something_else("voc21")] * 2)
+    layers = label_layers(coco_photo(0), truth, {"voc21": other})
+    np.testing.assert_array_equal(layers[1].labels.mass, [[1, 0]])
+    assert layers[1].labels.ids[0, 0, 0] == len(VOC20)
 
 
 def sure(ids: np.ndarray) -> np.ndarray:
@@ -213,11 +232,17 @@ def test_animals_must_be_those_of_the_image_label() -> None:
         "voc21": objects[None], "voc21_shares": sure(objects),
         "ade31": scene[None], "ade31_shares": sure(scene),
     }  # fmt: skip
-    beagle = Photo("imagenet_samples", "x", Path("x.jpg"), image_class=162)
+    beagle = Photo("imagenet_samples", "x", Path("x.jpg"), image_class=162)  # and "background"
     gated = gated_votes(beagle, votes)
     np.testing.assert_array_equal(gated["voc21"].mass, [[1, 0, 0]])
     np.testing.assert_array_equal(gated["ade31"].mass, [[0, 1, 0]])
     assert gated["ade31"].ids[0, 0, 1] == rug - 1
+    lizard = Photo(
+        "imagenet_samples", "x", Path("x.jpg"), image_class=40
+    )  # no class of the teacher
+    gated = gated_votes(lizard, votes)
+    np.testing.assert_array_equal(gated["voc21"].mass, [[0, 0, 1]])
+    np.testing.assert_array_equal(gated["ade31"].mass, [[1, 1, 0]])  # a person is still no lizard
 
 
 def test_words_close_withheld_classes_in_every_vocabulary() -> None:
@@ -242,7 +267,7 @@ def all_cells(vocabulary: str, labels: SoftLabels, **more: int) -> Point:
 def loss_of(words: Words, *points: Point) -> float:
     maps, rng = StageMaps.from_tokens(tokens()), random.Random(0)
     head = DenseHead().eval()
-    return step_loss(head, torch.tensor(2.0), maps, points, words, 0.5, rng).item()
+    return step_loss(head, torch.tensor(2.0), Batch(maps, points), words, 0.5, rng).item()
 
 
 def test_loss_scores_cells_against_their_own_vocabulary_only() -> None:
@@ -267,6 +292,56 @@ def test_soft_shares_and_cells_that_only_say_what_they_are_not() -> None:
     nothing = SoftLabels.hard(np.zeros((8, 12), np.uint8))
     # none of the first one: -log(1/3 + 1/3)
     assert loss_of(words, all_cells("v", nothing, first=1)) == pytest.approx(np.log(1.5), abs=1e-5)
+
+
+def test_rivals_of_a_vocabulary_are_one_class_together() -> None:
+    tables = {"v": [["bear"], ["dog"], ["cat"], ["cow"]]}  # p = 1/4 each
+    words = Words(TwoWords(), tables, own={"v": 1})
+    assert words.classes("v") == 2
+    zeros = SoftLabels.hard(np.zeros((8, 12), np.uint8))
+    assert loss_of(words, all_cells("v", zeros)) == pytest.approx(np.log(4), abs=1e-5)
+    others = SoftLabels.hard(np.ones((8, 12), np.uint8))
+    assert loss_of(words, all_cells("v", others)) == pytest.approx(np.log(4 / 3), abs=1e-5)
+    # a withheld rival is closed, "something else" never is
+    words = Words(TwoWords(), tables, withheld=("dog",), own={"v": 1})
+    assert loss_of(words, all_cells("v", others)) == pytest.approx(np.log(3 / 2), abs=1e-5)
+
+
+def test_hints_are_the_teachers_features_in_the_cells_of_the_view() -> None:
+    ids = np.zeros((64, 64))
+    features = np.arange(4, dtype=np.float16).reshape(2, 2, 1)  # one channel: 0 1 / 2 3
+    stored = replace(stored_photo(ids), hints={"voc21": features})
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
+    sampler = Sampler(Views([stored], {}, 0.0), words, points=500)
+    view = draw_view(stored, (64, 64), 64, random.Random(0))
+    (point,) = hint_points(1, view, sampler)
+    assert point.cells.tolist() == list(range(64, 128))
+    quarters = np.repeat(np.repeat([[0, 1], [2, 3]], 4, 0), 4, 1)
+    seen = point.features[:, 0].reshape(8, 8).numpy()
+    assert any((seen == expected).all() for expected in (quarters, quarters[:, ::-1]))
+    # mean 1.5, deviation sqrt(5/3): a map to 0 is wrong by ((f - 1.5)^2) / (5/3)
+    hints = Hints(2, [stored])
+    torch.nn.init.zeros_(hints.maps["voc21"].weight)
+    torch.nn.init.zeros_(hints.maps["voc21"].bias)
+    error = hints("voc21", torch.zeros(2, 2), torch.tensor([[0.0], [2.0]]))
+    torch.testing.assert_close(error, torch.tensor([2.25, 0.25]) * 3 / 5)
+
+
+def test_hints_add_their_error_to_the_loss() -> None:
+    words = Words(TwoWords(), {"lone": [["cat"]]})  # no rival: no loss of its own
+    labels = all_cells("lone", SoftLabels.hard(np.zeros((8, 12), np.uint8)))
+    stored = replace(
+        stored_photo(np.zeros((64, 64))),
+        hints={"voc21": np.array([[[-1.0], [1.0]]], np.float16)},  # mean 0, deviation sqrt(2)
+    )
+    hints = Hints(256, [stored])
+    torch.nn.init.zeros_(hints.maps["voc21"].weight)
+    torch.nn.init.zeros_(hints.maps["voc21"].bias)
+    point = HintPoint("voc21", torch.arange(4), torch.full((4, 1), 2.0))
+    batch = Batch(StageMaps.from_tokens(tokens()), [labels], [point])
+    head, rng = DenseHead().eval(), random.Random(0)
+    loss = step_loss(head, torch.tensor(2.0), batch, words, 0.5, rng, hints, 0.25)
+    assert loss.item() == pytest.approx(0.25 * 4 / 2, abs=1e-5)
 
 
 def test_withheld_classes_are_neither_target_nor_rival() -> None:
@@ -356,7 +431,7 @@ def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(
 ) -> None:
     encoder = EmbeddedEncoder()
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
-    head, scale, sampler = fit(small_config(tmp_path, 60), encoder, [halves], words)
+    head, scale, sampler = fit(small_config(tmp_path, 100), encoder, [halves], words)
     text = words.embeddings[[words.index["apple"], words.index["bear"]]]
     sampler.restart(12345)  # views that were not trained on
     views = sampler.views.draw(24, 64)

@@ -67,7 +67,7 @@ class ContextBlock(nn.Module):
     """x + g MLP(LayerNorm(depthwise(x))): mixes neighbours, then channels."""
 
     def __init__(
-        self, width: int, *, kernel: int = 5, dilation: int = 1, dropout: float = 0.1
+        self, width: int, *, kernel: int = 5, dilation: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.neighbours = nn.Conv2d(
@@ -97,7 +97,7 @@ class DenseHead(nn.Module):
         vision_widths: channels of the stages at stride 8, 16 and 32.
         joint_width: D.
         hidden: width of the context blocks.
-        dropout: inside the blocks and the last MLP, while training.
+        dropout: inside the last MLP, while training.
 
     The buffers ``mean`` and ``std`` (channels of all three stages) standardise the features; they
     are part of the weights.
@@ -121,13 +121,13 @@ class DenseHead(nn.Module):
         self.branch = tower_branch()
         self.coarse = nn.Linear(coarse + 2 * joint_width, hidden)
         self.coarse_context = nn.Sequential(
-            ContextBlock(hidden, dropout=dropout),
-            ContextBlock(hidden, dilation=2, dropout=dropout),
+            ContextBlock(hidden),
+            ContextBlock(hidden, dilation=2),
         )
         self.middle = nn.Linear(middle, hidden)
-        self.middle_context = ContextBlock(hidden, dropout=dropout)
+        self.middle_context = ContextBlock(hidden)
         self.fine = nn.Linear(fine, hidden)
-        self.fine_context = ContextBlock(hidden, dropout=dropout)
+        self.fine_context = ContextBlock(hidden)
         correction = nn.Linear(2 * hidden, joint_width)
         nn.init.normal_(correction.weight, std=1e-3)
         nn.init.zeros_(correction.bias)
@@ -135,7 +135,7 @@ class DenseHead(nn.Module):
             nn.LayerNorm(hidden),
             nn.Linear(hidden, 2 * hidden),
             nn.GELU(),
-            nn.Dropout(2 * dropout),
+            nn.Dropout(dropout),
             correction,
         )
 

@@ -6,7 +6,10 @@ that it was taught. Both steps go on where they were stopped.
 
 The loss is one cross entropy over several vocabularies: a cell is scored only against the words
 that its source could have said, on cosine times a learned scale. Where a photo's things are all
-labelled, an unlabelled cell learns that it is none of them.
+labelled, an unlabelled cell learns that it is none of them; where a teacher says "background", that
+it is something else than all the teacher knows. Besides, two linear maps that are thrown away
+afterwards predict the teachers' features from the head's (hints; Romero et al., 2015,
+arXiv:1412.6550): a few hundred numbers per cell tell more than one name.
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.dense_head import DenseHead, StageMaps
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
+    Hint,
     StoredPhoto,
     TrainingView,
     class_counts,
     load_photos,
 )
-from scanseg.training.head_labels import Layer, SoftLabels
+from scanseg.training.head_labels import Layer, SoftLabels, rivals, something_else
 from scanseg.training.head_photos import Photo, Recipe, training_photos
 from scanseg.training.head_sampling import SIDES, Views
-from scanseg.training.head_vocabularies import VOCABULARIES
+from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop
@@ -74,11 +78,12 @@ class HeadConfig:
         branch_rate: the same for the branch, which starts from trained weights.
         weight_decay: of AdamW.
         warmup: steps of linear warm-up.
-        dropout: of the head.
+        dropout: of the head's last layers.
         average: decay of the weights' moving average, which is what is saved.
         main_word: probability that a class is spoken for by its first word, else by a synonym.
         scale: cosine scale at the start; it is learned.
         rest_weight: weight of cells that only say which words they are not.
+        hint_weight: of the mean squared error of the teachers' features, standardised.
         image_class_weight: weight of ImageNet's image-level labels.
         paste: probability that a view gets one object of another photo, and again a second one.
         sources: relative frequency of the data sets among the views.
@@ -108,6 +113,7 @@ class HeadConfig:
     scale: float = 16.0
     image_class_weight: float = 0.2
     rest_weight: float = 0.5
+    hint_weight: float = 0.5
     paste: float = 0.4
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -146,6 +152,8 @@ class Words:
         encoder: with ``encode_text``.
         tables: vocabulary -> classes -> words.
         withheld: classes that contain one of these words are closed: never a target, never a rival.
+        own: vocabulary -> number of leading classes after which all others together are one more
+            class, "something else"; vocabularies that are not named have no such class.
         cache: file that keeps the embeddings from run to run; ``None`` keeps none.
     """
 
@@ -155,8 +163,10 @@ class Words:
         tables: Mapping[str, Sequence[Sequence[str]]],
         withheld: Sequence[str] = (),
         cache: Path | None = None,
+        own: Mapping[str, int] | None = None,
     ) -> None:
         self.tables = tables
+        self.own = own or {}
         every = sorted({word for table in tables.values() for words in table for word in words})
         self.embeddings = _embed_words(encoder, every, cache)  # (words, D)
         self.index = {word: number for number, word in enumerate(every)}
@@ -164,6 +174,24 @@ class Words:
             name: torch.tensor([not set(words) & set(withheld) for words in table])
             for name, table in tables.items()
         }
+
+    def classes(self, vocabulary: str) -> int:
+        """Number of classes that a label can name, "something else" included."""
+        return self.own[vocabulary] + 1 if vocabulary in self.own else len(self.tables[vocabulary])
+
+    def may_be_said(self, vocabulary: str) -> Tensor:
+        """(classes,) bool: not withheld."""
+        if vocabulary not in self.own:
+            return self.open[vocabulary]
+        return F.pad(self.open[vocabulary][: self.own[vocabulary]], (0, 1), value=True)
+
+    def log_probabilities(self, vocabulary: str, logits: Tensor) -> Tensor:
+        """(p, words) cosines times scale -> (p, classes)."""
+        log_p = logits.masked_fill(~self.open[vocabulary], -1e4).log_softmax(1)
+        if vocabulary not in self.own:
+            return log_p
+        own = self.own[vocabulary]
+        return torch.cat([log_p[:, :own], log_p[:, own:].logsumexp(1, keepdim=True)], 1)
 
     def draw(self, vocabulary: str, main_word: float, rng: random.Random) -> Tensor:
         """(K, D) unit-norm targets: the main word of each class, or one of its synonyms."""
@@ -202,10 +230,10 @@ class Sampler:
         self.views, self.words, self.points = views, words, points
         self.restart(0)
         self.counts, self.rarity = {}, {}
-        for name, table in words.tables.items():
-            counts = class_counts(views.photos, name, len(table))
+        for name in words.tables:
+            counts = class_counts(views.photos, name, words.classes(name))
             self.counts[name] = counts
-            self.rarity[name] = ((counts + 200).rsqrt() * words.open[name]).numpy()
+            self.rarity[name] = ((counts + 200).rsqrt() * words.may_be_said(name)).numpy()
 
     def restart(self, seed: int) -> None:
         """Draw on from a seed."""
@@ -221,6 +249,10 @@ class Sampler:
     def rest(self, view: TrainingView) -> np.ndarray:
         """Up to half as many cells that are none of the exhaustive classes: (p,) indices."""
         return self._drawn(view.rest.ravel().astype(np.float64))[: self.points // 2]
+
+    def hint(self, hint: Hint) -> np.ndarray:
+        """Up to ``points`` cells whose features are known: (p,) indices."""
+        return self._drawn((hint.place >= 0).ravel().astype(np.float64))
 
     def _drawn(self, chance: np.ndarray) -> np.ndarray:
         possible = np.flatnonzero(chance)
@@ -250,6 +282,58 @@ class Point:
     shares: Tensor
     weight: float
     first: int = 0
+
+
+@dataclass(frozen=True)
+class HintPoint:
+    """Cells of one view and a teacher's features there.
+
+    Attributes:
+        teacher: whose.
+        cells: (p,) indices into the batch's cells.
+        features: (p, C).
+    """
+
+    teacher: str
+    cells: Tensor
+    features: Tensor
+
+
+def hint_points(number: int, view: TrainingView, sampler: Sampler) -> list[HintPoint]:
+    """What a step learns from the teachers' features in view ``number`` of its batch."""
+    start = number * view.grid[0] * view.grid[1]
+    found = []
+    for teacher, hint in view.hints.items():
+        cells = sampler.hint(hint)
+        features = torch.from_numpy(hint.features[hint.place.reshape(-1)[cells]]).float()
+        found.append(HintPoint(teacher, torch.from_numpy(cells) + start, features))
+    return [point for point in found if len(point.cells)]
+
+
+class Hints(nn.Module):
+    """Linear maps from the head's hidden map to the teachers' features, standardised.
+
+    Args:
+        width: of the hidden map.
+        photos: whose stored features set mean and deviation per channel.
+    """
+
+    def __init__(self, width: int, photos: Sequence[StoredPhoto]) -> None:
+        super().__init__()
+        self.maps = nn.ModuleDict()
+        for teacher in sorted({name for stored in photos for name in stored.hints}):
+            some = [one.hints[teacher] for one in photos if teacher in one.hints][::4]
+            values = torch.from_numpy(np.concatenate([f.reshape(-1, f.shape[-1]) for f in some]))
+            values = values.float()
+            self.maps[teacher] = nn.Linear(width, values.shape[1])
+            self.register_buffer(f"mean_{teacher}", values.mean(0))
+            self.register_buffer(f"std_{teacher}", values.std(0).clamp_min(1e-3))
+
+    def forward(self, teacher: str, hidden: Tensor, features: Tensor) -> Tensor:
+        """(p, width), (p, C) -> mean squared error of each cell, (p,)."""
+        mean, std = getattr(self, f"mean_{teacher}"), getattr(self, f"std_{teacher}")
+        error: Tensor = self.maps[teacher](hidden) - (features - mean) / std
+        return error.square().mean(1)
 
 
 def points_of(
@@ -297,17 +381,56 @@ def image_class_layer(
     return Layer(IMAGE_CLASSES, SoftLabels(ids, shares), weight)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        maps: the frozen tower's, of all views.
+        points: labelled cells.
+        hints: cells with teachers' features.
+    """
+
+    maps: StageMaps
+    points: Sequence[Point]
+    hints: Sequence[HintPoint] = ()
+
+
 def step_loss(
     head: DenseHead,
     log_scale: Tensor,
+    batch: Batch,
+    words: Words,
+    main_word: float,
+    rng: random.Random,
+    hints: Hints | None = None,
+    hint_weight: float = 0.0,
+) -> Tensor:
+    """Cross entropy of a batch: every layer against its own vocabulary, weighted mean of cells;
+    and the error of the teachers' features, mean over the cells of each."""
+    maps, points = batch.maps, batch.points
+    hidden = head.hidden(maps)  # (B, C, rows, columns)
+    loss = _naming_loss(head, log_scale, hidden, maps, points, words, main_word, rng)
+    if hints is not None and batch.hints:
+        flat = hidden.movedim(1, -1).flatten(0, 2)
+        for teacher in sorted({point.teacher for point in batch.hints}):
+            mine = [point for point in batch.hints if point.teacher == teacher]
+            cells = torch.cat([point.cells for point in mine])
+            features = torch.cat([point.features for point in mine])
+            loss = loss + hint_weight * hints(teacher, flat[cells], features).mean()
+    return loss
+
+
+def _naming_loss(
+    head: DenseHead,
+    log_scale: Tensor,
+    hidden: Tensor,
     maps: StageMaps,
     points: Sequence[Point],
     words: Words,
     main_word: float,
     rng: random.Random,
 ) -> Tensor:
-    """Cross entropy of a batch: every layer against its own vocabulary, weighted mean of cells."""
-    hidden = head.hidden(maps)  # (B, C, rows, columns)
     conse = F.interpolate(maps.conse, hidden.shape[-2:], mode="bilinear", align_corners=False)
     chosen, back = torch.cat([point.cells for point in points]).unique(return_inverse=True)
 
@@ -323,12 +446,12 @@ def step_loss(
             if point.vocabulary != name:
                 continue
             logits = log_scale.exp() * part @ targets.T  # (p, K)
-            log_p = logits.masked_fill(~words.open[name], -1e4).log_softmax(1)
+            log_p = words.log_probabilities(name, logits)  # (p, classes)
             if point.first:
                 total = total - point.weight * log_p[:, point.first :].logsumexp(1).sum()
                 weight += point.weight * len(part)
             else:
-                shares = point.shares * words.open[name][point.ids]  # (J, p)
+                shares = point.shares * words.may_be_said(name)[point.ids]  # (J, p)
                 total = total - point.weight * (log_p.gather(1, point.ids.T) * shares.T).sum()
                 weight += point.weight * float(shares.sum())
     return total / max(weight, 1.0)
@@ -354,15 +477,13 @@ def standardise(head: DenseHead, maps: Sequence[StageMaps]) -> None:
     head.std.copy_(torch.cat(stds))
 
 
-def batch_of(
-    config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, step: int
-) -> tuple[StageMaps, list[Point]]:
+def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, step: int) -> Batch:
     """Features and labelled cells of a step; its draws depend on seed and step only."""
     sampler.restart(config.seed * 1_000_003 + step)
     views = sampler.views.draw(config.batch, config.window)
     pixels = torch.stack([view.pixels for view in views])
     maps = frozen_maps(encoder, pixels.contiguous(memory_format=torch.channels_last))
-    points = []
+    points, hints = [], []
     for number, view in enumerate(views):
         layers = list(view.layers)
         if view.image_class >= 0 and config.image_class_weight > 0:
@@ -376,7 +497,9 @@ def batch_of(
                 )
             )
         points += points_of(number, view, sampler, layers, config.rest_weight)
-    return maps, points
+        if config.hint_weight > 0:
+            hints += hint_points(number, view, sampler)
+    return Batch(maps, points, hints)
 
 
 def fit(
@@ -401,14 +524,18 @@ def fit(
     sampler = Sampler(Views(photos, config.sources, config.paste), words, config.points)
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
-    standardise(head, [batch_of(config, encoder, sampler, config.steps + i)[0] for i in range(4)])
-    trained = HeadAndScale(head, log_scale)
+    some = [batch_of(config, encoder, sampler, config.steps + i) for i in range(4)]
+    standardise(head, [batch.maps for batch in some])
+    hints = Hints(head.fine.out_features, photos)
+    trained = Trained(head, log_scale, hints)
     branch = [p for name, p in head.named_parameters() if name.startswith("branch.")]
     other = [p for name, p in head.named_parameters() if not name.startswith("branch.")]
 
-    def loss(step: int, batch: tuple[StageMaps, list[Point]]) -> Tensor:
+    def loss(step: int, batch: Batch) -> Tensor:
         rng = random.Random(config.seed * 1_000_003 + step)
-        return step_loss(head, log_scale, *batch, words, config.main_word, rng)
+        return step_loss(
+            head, log_scale, batch, words, config.main_word, rng, hints, config.hint_weight
+        )
 
     loop = Loop(
         steps=config.steps,
@@ -421,19 +548,20 @@ def fit(
         save_every=config.save_every,
         tell=lambda: f"scale {log_scale.detach().exp():.1f}, ",
     )
-    groups = [Group(branch, config.branch_rate), Group([*other, log_scale], config.learning_rate)]
+    fresh = [*other, log_scale, *hints.parameters()]
+    groups = [Group(branch, config.branch_rate), Group(fresh, config.learning_rate)]
     trained.train()
     result = loop.run(trained, groups, checkpoint)
-    assert isinstance(result, HeadAndScale)
+    assert isinstance(result, Trained)
     return result.head, float(result.log_scale.exp()), sampler
 
 
-class HeadAndScale(nn.Module):
-    """What is trained: the head and the logarithm of the cosines' scale."""
+class Trained(nn.Module):
+    """What is trained: the head, the logarithm of the cosines' scale, and the hints' maps."""
 
-    def __init__(self, head: DenseHead, log_scale: nn.Parameter) -> None:
+    def __init__(self, head: DenseHead, log_scale: nn.Parameter, hints: Hints) -> None:
         super().__init__()
-        self.head, self.log_scale = head, log_scale
+        self.head, self.log_scale, self.hints = head, log_scale, hints
 
 
 TAUGHT_CELLS = 200
@@ -446,9 +574,10 @@ def taught_words(words: Words, sampler: Sampler) -> list[str]:
     for name, table in words.tables.items():
         if name == IMAGE_CLASSES:
             continue
-        enough = (sampler.counts[name] >= TAUGHT_CELLS) & words.open[name]
+        enough = (sampler.counts[name] >= TAUGHT_CELLS) & words.may_be_said(name)
+        own = table[: words.own.get(name, len(table))]
         taught.update(
-            word for words_, yes in zip(table, enough, strict=True) if yes for word in words_
+            word for words_, yes in zip(own, enough, strict=False) if yes for word in words_
         )
     return sorted(taught)
 
@@ -468,10 +597,13 @@ def save_head(
 
 
 def tables(config: HeadConfig) -> dict[str, Sequence[Sequence[str]]]:
-    """The vocabularies of a training, ImageNet's lemmas included if they are used."""
+    """The vocabularies of a training: ImageNet's lemmas included if they are used, and after a
+    teacher's classes the words that its "background" may be."""
     from scanseg.encoders.embedded import class_descriptions
 
     every: dict[str, Sequence[Sequence[str]]] = dict(VOCABULARIES)
+    for teacher in FIRST_CLASS:
+        every[teacher] = [*every[teacher], *([word] for word in rivals(teacher))]
     if config.image_class_weight > 0:
         every[IMAGE_CLASSES] = [
             [lemma.strip() for lemma in line.split(":")[0].split(",")]
@@ -499,7 +631,8 @@ def train(config: HeadConfig) -> Path:
     photos = chosen_photos(config)
     log.info("recipe %s: %d photos", config.recipe, len(photos))
     make_votes(photos, config.teachers, config.work)
-    words = Words(encoder, tables(config), config.withheld, config.work / "words.pt")
+    own = {teacher: something_else(teacher) for teacher in FIRST_CLASS}
+    words = Words(encoder, tables(config), config.withheld, config.work / "words.pt", own)
     path = config.work / config.name
     head, scale, sampler = fit(
         config, encoder, load_photos(photos, config.work), words, path.with_suffix(".checkpoint")

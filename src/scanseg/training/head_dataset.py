@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from scanseg.training.head_labels import (
 )
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_segments import PhotoSegments, read_photo_segments
-from scanseg.training.head_views import random_view
+from scanseg.training.head_views import View, random_view
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
 
@@ -40,6 +40,7 @@ class StoredPhoto:
         truth: (H, W) uint8 true ids, ``IGNORE`` where nothing is said; ``None`` without labels.
         votes: teacher -> gated soft labels on the vote grid.
         segments: its objects and surfaces one by one, where the source tells them.
+        hints: teacher -> features of the whole photo, (h, w, C) float16.
     """
 
     photo: Photo
@@ -47,6 +48,20 @@ class StoredPhoto:
     truth: np.ndarray | None
     votes: Mapping[str, SoftLabels]
     segments: PhotoSegments | None = None
+    hints: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a teacher's features are in the cells of a view.
+
+    Attributes:
+        features: (n, C) float16, of all places of the photo.
+        place: (rows, columns) which of these a cell shows; -1 where it shows something pasted.
+    """
+
+    features: np.ndarray
+    place: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class TrainingView:
         segments: (window / 4, window / 4) uint16, ``PhotoSegments.ids`` at stride 4, or ``None``.
         segment_labels: class of each segment in ``coco133``, whether or not it is in the window.
         everything: no segment is missing.
+        hints: teacher -> its features.
     """
 
     pixels: Tensor
@@ -75,6 +91,7 @@ class TrainingView:
     segments: np.ndarray | None = None
     segment_labels: tuple[int, ...] = ()
     everything: bool = False
+    hints: Mapping[str, Hint] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -90,14 +107,15 @@ def load_photos(photos: Sequence[Photo], work: Path) -> list[StoredPhoto]:
     """
     stored = []
     for photo in photos:
-        votes = {}
+        votes, hints = {}, {}
         if vote_path(work, photo).is_file():
             with np.load(vote_path(work, photo)) as file:
                 votes = gated_votes(photo, dict(file))
+                hints = {name: file[f"{name}_hints"] for name in votes if f"{name}_hints" in file}
         truth = photo.truth()
         if truth is not None or votes:
             pixels, segments = np.asarray(photo.open()), read_photo_segments(photo)
-            stored.append(StoredPhoto(photo, pixels, truth, votes, segments))
+            stored.append(StoredPhoto(photo, pixels, truth, votes, segments, hints))
     if not stored:
         raise InputError("none of the photos has labels or votes: run the first step again")
     return stored
@@ -125,7 +143,14 @@ def draw_view(
         segments=None if segments is None else view.sample(segments.ids, 4),
         segment_labels=() if segments is None else segments.labels,
         everything=segments is not None and segments.everything,
+        hints={name: _hint(features, view) for name, features in stored.hints.items()},
     )
+
+
+def _hint(features: np.ndarray, view: View) -> Hint:
+    rows, columns, channels = features.shape
+    place = view.sample(np.arange(rows * columns).reshape(rows, columns))
+    return Hint(features.reshape(-1, channels), place)
 
 
 def class_counts(stored: Sequence[StoredPhoto], vocabulary: str, classes: int) -> Tensor:

@@ -1,9 +1,10 @@
 """What to believe: true labels and teachers' votes of a view become *layers* of the loss.
 
 A layer says, for every cell of a view, which class of one vocabulary it shows (255: nothing is
-said) and how much that counts. The gates on the teachers:
+said) and how much that counts. A teacher's "background" is one class more, "something else": none
+of the words that it knows. The gates on the teachers:
 
-- what most of their views say counts, softly, and "background" means unknown;
+- what they find probable counts, softly;
 - where the truth is known they must be compatible with it (``COMPATIBLE``), and an unlabelled pixel
   of a photo whose things are all labelled cannot be one of those things;
 - the street teacher speaks only on street scenes, and the scene teacher must not contradict it;
@@ -24,7 +25,7 @@ from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 IGNORE = 255
 TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5}
 LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75}
-"""Share of a teacher's views that must say something it is allowed to say."""
+"""Probability that a teacher must give to what it is allowed to say."""
 STREET_SHARE = 0.05
 """Share of road and sidewalk, by the scene teacher, from which a photo is a street scene."""
 
@@ -158,12 +159,13 @@ FIRST_OBJECT = 398
 
 
 def _table(vocabulary: str, teacher: str, rules: Mapping[str, tuple[str, ...]]) -> np.ndarray:
-    """(classes of the teacher, classes of the vocabulary) bool."""
+    """(classes of the teacher + 1, classes of the vocabulary) bool; "something else" is last."""
     said = [words[0] for words in VOCABULARIES[teacher]]
     true = [words[0] for words in VOCABULARIES[vocabulary]]
-    table = np.zeros((len(said), len(true)), bool)
+    table = np.zeros((len(said) + 1, len(true)), bool)
     for name, names in rules.items():
         table[said.index(name), [true.index(other) for other in names]] = True
+    table[-1] = ~table.any(0)
     return table
 
 
@@ -174,8 +176,22 @@ COMPATIBLE: dict[tuple[str, str], np.ndarray] = {
         for teacher, rules in _FACADES.items()
     },
 }
-"""(true vocabulary, teacher) -> (classes of the teacher, true classes) bool: may both be said?"""
-_CITY_ADE = _table("ade31", "city19", _ADE_OF_CITY)
+"""(true vocabulary, teacher) -> (classes of the teacher + 1, true classes) bool: may both be said?
+The last row is the teacher's "something else"."""
+_CITY_ADE = np.pad(_table("ade31", "city19", _ADE_OF_CITY)[:-1], ((0, 0), (0, 1)))
+"""(street classes, scene classes + 1) bool; "something else" speaks against every street class."""
+
+
+def something_else(teacher: str) -> int:
+    """The class that stands for a teacher's "background"."""
+    return len(VOCABULARIES[teacher])
+
+
+def rivals(teacher: str) -> list[str]:
+    """What "something else" means to a teacher: the COCO names that none of its classes covers."""
+    covered = np.asarray(COMPATIBLE["coco133", teacher][:-1].any(0))
+    names = [words[0] for words in VOCABULARIES["coco133"]]
+    return [name for name, known in zip(names, covered, strict=True) if not known]
 
 
 @dataclass(frozen=True)
@@ -245,7 +261,8 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
 
     Args:
         photo: whose votes they are.
-        votes: ``NAME`` -> (J, G, G) uint8 ids and ``NAME_shares`` -> (J, G, G) uint8, 255 = all.
+        votes: ``NAME`` -> (J, G, G) uint8 ids and ``NAME_shares`` -> (J, G, G) uint8
+            probabilities, 255 = certain.
 
     Returns:
         Teacher -> soft labels on the vote grid.
@@ -256,7 +273,8 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
             continue
         ids = votes[teacher].astype(np.int16) - FIRST_CLASS.get(teacher, 0)
         shares = votes[f"{teacher}_shares"].astype(np.float32) / 255
-        gated[teacher] = SoftLabels(ids.clip(0).astype(np.uint8), shares).without(ids < 0, least)
+        ids = np.where(ids < 0, something_else(teacher), ids).astype(np.uint8)
+        gated[teacher] = SoftLabels(ids, shares).without(np.zeros(ids.shape, bool), least)
     if "city19" in gated and "ade31" in gated:
         city, scene = gated["city19"], gated["ade31"]
         covered = np.asarray(_CITY_ADE.any(1))  # what the scene teacher could have named too
@@ -277,6 +295,7 @@ def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> N
             else name == "person" or image_class >= FIRST_OBJECT
             for name in names
         ]
+        + [all(image_class not in ids for animals in _ANIMALS.values() for ids in animals)]
     )
     objects = objects.without(~right[objects.ids], LEAST_SHARE["voc21"])
     gated["voc21"] = objects
@@ -284,7 +303,8 @@ def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> N
     forbidden = np.zeros(scene.ids.shape, bool)
     if image_class < FIRST_OBJECT:  # the animal itself looks like a person or a rock to the scenes
         forbidden |= scene.ids == person
-    forbidden |= (objects.mass > 0) & (objects.ids[0] != names.index("person"))
+    thing = ~np.isin(objects.ids[0], (names.index("person"), something_else("voc21")))
+    forbidden |= (objects.mass > 0) & thing
     gated["ade31"] = scene.without(forbidden, LEAST_SHARE["ade31"])
 
 

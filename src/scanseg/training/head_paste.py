@@ -107,6 +107,10 @@ def pasted(
         pixels=photo,
         layers=layers,
         rest=view.rest & ~cells,
+        hints={
+            name: replace(hint, place=np.where(cells, -1, hint.place))
+            for name, hint in view.hints.items()
+        },
         segments=segments,
         segment_labels=names,
     )

@@ -315,4 +315,5 @@ VOCABULARIES: dict[str, tuple[tuple[str, ...], ...]] = {
 """Source -> classes in label order -> words. Teachers' ids are shifted past their background."""
 
 FIRST_CLASS = {"ade31": 1, "voc21": 1}
-"""Teachers whose id 0 is "background": class k of the vocabulary is their id k + 1."""
+"""Teachers whose id 0 is "background": class k of the vocabulary is their id k + 1. In labels,
+background is the class after the last, "something else"."""

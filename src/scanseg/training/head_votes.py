@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from scanseg.storage import atomic_write
 from scanseg.training.head_labels import is_street
 from scanseg.training.head_photos import Photo
 from scanseg.training.teachers import TEACHERS, Teacher
@@ -29,7 +29,8 @@ CROPS = {
 
 
 def vote_path(work: Path, photo: Photo) -> Path:
-    """Where a photo's votes are kept: an npz with ``NAME`` and ``NAME_shares`` per teacher."""
+    """Where a photo's votes are kept: an npz with ``NAME``, ``NAME_shares`` and ``NAME_hints`` (the
+    features) per teacher."""
     return work / "votes" / photo.source / f"{photo.stem}.npz"
 
 
@@ -49,13 +50,11 @@ def make_votes(photos: Iterable[Photo], teachers: Path, work: Path) -> None:
                 continue
             if name not in panel:
                 panel[name] = Teacher(teachers, name)
-            votes[name], shares = panel[name].vote(image, crops=CROPS[photo.source])
+            votes[name], shares, hints = panel[name].vote(image, crops=CROPS[photo.source])
             votes[f"{name}_shares"] = np.rint(255 * shares).astype(np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+            votes[f"{name}_hints"] = hints.astype(np.float16)
+        with atomic_write(path) as file:
             np.savez_compressed(file, allow_pickle=False, **votes)
-        os.replace(partial, path)
         log.info("votes: %s", photo.key)
 
 
