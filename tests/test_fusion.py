@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from scanseg.contracts import InputError
 from scanseg.fusion import (
+    DenseEvidence,
     TermOwners,
+    dense_scores,
     fuse,
     in_vocabulary_scores,
     label_map,
@@ -187,3 +190,75 @@ def test_a_label_that_leads_nowhere_may_win_where_masks_overlap() -> None:
     scores[:, 30] = 0.4  # second in both; 0.8 > 0.5 where both masks are
     masks = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 1.0, 1.0]]])
     assert label_map(scores, masks, (1, 3)).labels.tolist() == [[7, 30, 9]]
+
+
+def cells_of(
+    embeddings: torch.Tensor, region_map: torch.Tensor | None, **changes: object
+) -> Tensor:
+    settings = {"weight": 0.5, "branches": "both", "log_fusion": False, **changes}
+    return dense_scores(
+        embeddings,
+        region_map,
+        torch.eye(2),
+        TWO,
+        None,
+        embedding_scale=math.log(3),
+        region_scale=math.log(9),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_cells_have_the_ensemble_of_both_dense_maps() -> None:
+    # two cells that point at label 0 and at label 1; the coarse map's only cell points at label 1
+    embeddings = torch.eye(2)[:, None][None]  # (1, D, 1, 2)
+    coarse = torch.tensor([0.0, 1.0])[None, :, None, None]
+    found = cells_of(embeddings, coarse)
+    assert found.shape == (1, 2, 1, 2)
+    p_in, p_clip = [[0.75, 0.25], [0.25, 0.75]], [0.1, 0.9]  # 3 : 1 and 1 : 9
+    expected = [[math.sqrt(p_in[cell][k] * p_clip[k]) for cell in (0, 1)] for k in (0, 1)]
+    assert torch.allclose(found[0, :, 0], torch.tensor(expected))
+    alone = cells_of(embeddings, None, branches="embedding")
+    assert torch.allclose(alone[0, :, 0], torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    with pytest.raises(InputError, match='branches="embedding"'):
+        cells_of(embeddings, None)
+
+
+def test_the_coarse_map_is_read_between_its_cells() -> None:
+    embeddings = torch.ones(1, 2, 1, 4)
+    coarse = torch.eye(2)[:, None][None]  # (1, D, 1, 2): label 0 on the left, 1 on the right
+    found = cells_of(embeddings, coarse, branches="clip", weight=1.0)
+    # probabilities 0.9 and 0.1 at places 1/4 and 3/4; bilinear at 1/8, 3/8, 5/8, 7/8
+    assert torch.allclose(found[0, 0, 0], torch.tensor([0.9, 0.7, 0.3, 0.1]))
+
+
+def test_cells_are_proposals_with_tents_for_masks() -> None:
+    # one mask over the left half says label 0 with 0.6; two cells of 2 pixels say 0.3 and 0.9 for
+    # label 1: at pixels -1/4 (border), 1/4, 3/4 and 5/4 of the way
+    masks = torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])
+    scores = torch.tensor([[0.6, 0.0]])
+    dense = DenseEvidence(torch.tensor([[[0.0, 0.0]], [[0.3, 0.9]]]), stride=2)
+    found = label_map(scores, masks, (1, 4), dense=dense, keep_scores=True)
+    assert found.scores is not None
+    assert np.allclose(found.scores[:, 0], [[0.6, 0.6, 0, 0], [0.3, 0.45, 0.75, 0.9]])
+    assert found.labels.tolist() == [[0, 0, 1, 1]]
+    assert found.confidence[0].tolist() == pytest.approx([0.6 / 0.9, 0.6 / 1.05, 1.0, 1.0])
+
+
+def test_a_grid_may_reach_beyond_the_photo() -> None:
+    dense = DenseEvidence(torch.rand(3, 2, 3), stride=8)
+    found = label_map(torch.zeros(1, 3), torch.zeros(1, 9, 20), (9, 20), dense=dense)
+    full = F.interpolate(dense.scores[None], (16, 24), mode="bilinear", align_corners=False)[0]
+    assert torch.equal(found.labels, full[:, :9, :20].argmax(0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_need_no_map_change_nothing_beside_cells(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = (4.0 * torch.randn(6, 300, generator=generator)).softmax(-1)
+    masks = torch.rand(6, 9, 11, generator=generator) ** 4
+    cells = (4.0 * torch.randn(300, 3, 3, generator=generator)).softmax(0)
+    dense = DenseEvidence(2.0 * cells, stride=4)
+    whole = label_map(scores, masks, (20, 17), dense=dense, keep_scores=True)
+    short = label_map(scores, masks, (20, 17), dense=dense)
+    assert torch.equal(whole.labels, short.labels)
+    assert torch.allclose(whole.confidence, short.confidence, atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 import scanseg
 from scanseg import InferenceSettings, InputError, Segmenter, Vocabulary
@@ -221,6 +222,7 @@ def test_settings_of_the_model_are_the_default_of_calls() -> None:
     [
         ({"semantics": "both"}, "semantics must be one of 'released', 'paper'"),
         ({"mask_threshold": 1.0}, "mask_threshold"),
+        ({"dense_weight": -1.0}, "dense_weight"),
         ({"ensemble_weight": 1.5}, "ensemble_weight"),
         ({"shift_ratio": -0.1}, "shift_ratio"),
         ({"branches": "all"}, "branches must be one of"),
@@ -336,6 +338,24 @@ def test_the_embedded_preset_knows_what_it_was_taught() -> None:
     text, owners = seg.encode(Vocabulary(words, background=()))
     weights = seg.ensemble_weights(text, owners, seg.recipe.settings)
     assert torch.as_tensor(weights).tolist() == pytest.approx([0.05, 0.05, 0.7])
+
+
+def test_cells_of_the_dense_map_speak_where_masks_are_coarse() -> None:
+    seg = Segmenter.from_pretrained("embedded", device="cpu")
+    photo = data.chelsea()
+    settings = seg.recipe.settings
+    assert settings.dense_weight > 0
+    words = ["cat", "wall"]
+    without = seg(photo, words, settings=settings.replace(dense_weight=0.0), scores=True)
+    usual, more = (
+        seg(photo, words, settings=settings.replace(dense_weight=w), scores=True)
+        for w in (1.0, 2.0)
+    )
+    added = usual.scores - without.scores
+    assert (added >= -1e-6).all()
+    assert added.max() <= 1 + 1e-5  # one cell's probability
+    np.testing.assert_allclose(more.scores - without.scores, 2 * added, atol=1e-5)
+    assert (usual.labels == without.labels).mean() > 0.8
 
 
 def test_decoys_of_the_embedded_preset_never_mean_what_was_asked() -> None:

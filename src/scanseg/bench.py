@@ -43,6 +43,7 @@ STAGES = (
     ("SIM", "integration", "forward"),
     ("crops", "segmenter", "cut"),
     ("region encoder", "region_clip", "encode_regions"),
+    ("dense cells", "segmenter", "label_cells"),
     ("fusion", "method", "fuse"),
     ("map and arg max", "method", "label_map"),
 )
@@ -298,7 +299,8 @@ def _pixels(segmenter: Segmenter, photo: Photo) -> Tensor:
 @torch.inference_mode()
 def _call(segmenter: Segmenter, photo: Photo, text: Tensor, owners: TermOwners) -> None:
     found = segmenter.forward(_pixels(segmenter, photo), text, owners, segmenter.recipe.settings)
-    label_map(found.scores[0], found.proposals.masks[0], photo.pixels.shape[:2])
+    size = photo.pixels.shape[:2]
+    label_map(found.scores[0], found.proposals.masks[0], size, dense=found.dense(0))
 
 
 def _median(segmenter: Segmenter, work: Callable[[], None], repeat: int) -> float:

@@ -130,6 +130,8 @@ class InferenceSettings:
         shift_seed: seed of the draw; the same seed gives the same tokens, whatever the batch.
         shift_layers: CLIP blocks around which tokens are replaced (1-based); ``None`` takes the
             preset's.
+        dense_weight: what a cell of the proposals' dense map counts in the map, beside a mask's 1,
+            at least 0; 0, or proposals without a dense map: masks alone speak.
         log_fusion: fuse in log space and weigh with the void probability (for very large
             vocabularies).
         unknown_below: pixels whose confidence is lower become unknown (-1); in [0, 1].
@@ -155,6 +157,7 @@ class InferenceSettings:
     shift_order: ShiftOrder = "random"
     shift_seed: int = 0
     shift_layers: tuple[int, ...] | None = None
+    dense_weight: float = 0.0
     log_fusion: bool = False
     unknown_below: float = 0.0
     region_batch: int = 8
@@ -184,6 +187,8 @@ class InferenceSettings:
                 raise InputError(f"{name} must lie in [0, 1], not {value!r}")
         if not 0.0 <= self.mask_threshold < 1.0:
             raise InputError(f"mask_threshold must lie in [0, 1), not {self.mask_threshold!r}")
+        if not 0.0 <= self.dense_weight < float("inf"):
+            raise InputError(f"dense_weight must be at least 0, not {self.dense_weight!r}")
         if self.region_batch < 1:
             raise InputError(f"region_batch must be at least 1, not {self.region_batch!r}")
         if self.region_tokens is not None and self.region_tokens < 1:
@@ -257,11 +262,17 @@ class Proposals:
             generators that learn none (then only the region classifier can speak).
         objectness: how likely a proposal is one thing or surface at all, (B, Q), in [0, 1]; weighs
             what it adds to the map. ``None`` for generators that leave this to the void embedding.
+        dense: embeddings of the cells of a grid over the photo, (B, D, g_y, g_x), for generators
+            that make them; the grid starts at the photo's upper left corner and may reach beyond
+            its other sides.
+        dense_stride: side of such a cell, pixels of the resized photo.
     """
 
     masks: Tensor
     embeddings: Tensor | None = None
     objectness: Tensor | None = None
+    dense: Tensor | None = None
+    dense_stride: int = 0
 
 
 @dataclass(frozen=True)

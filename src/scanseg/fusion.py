@@ -140,6 +140,69 @@ def fuse(
     return scores if objectness is None else scores * objectness[..., None]
 
 
+def dense_scores(
+    embeddings: Tensor,
+    region_map: Tensor | None,
+    text: Tensor,
+    owners: TermOwners,
+    void: Tensor | None,
+    *,
+    embedding_scale: float,
+    region_scale: float,
+    weight: float | Tensor,
+    branches: Branches,
+    log_fusion: bool,
+) -> Tensor:
+    """The same ensemble for every cell of a dense map, (B, K', g_y, g_x).
+
+    Args:
+        embeddings: (B, D, g_y, g_x), any norm: what speaks for proposals, cell by cell.
+        region_map: (B, D, rows, columns), unit norm, coarser, over the same part of the photo: what
+            speaks for regions; ``None`` where the encoder has no such map.
+        text: as for :func:`in_vocabulary_scores`, and ``owners``, ``void`` and the scales too.
+        weight: as for :func:`fuse`, and what follows too.
+    """
+    grid = embeddings.shape[-2:]
+    cells = embeddings.flatten(2).transpose(1, 2)  # (B, N, D)
+    p_in, p_void = in_vocabulary_scores(cells, text, owners, void, embedding_scale)
+    p_clip = None
+    if branches != "embedding":
+        if region_map is None:
+            raise InputError('this encoder has no dense map: use branches="embedding"')
+        coarse = owners.best(region_scale * region_map.movedim(1, -1) @ text.T).softmax(-1)
+        fine = F.interpolate(coarse.movedim(-1, 1), grid, mode="bilinear", align_corners=False)
+        p_clip = fine.flatten(2).transpose(1, 2)  # (B, N, K')
+    scores = fuse(
+        p_in,
+        p_void,
+        p_clip,
+        cells.new_ones(cells.shape[:2], dtype=torch.bool),
+        weight=weight,
+        branches=branches,
+        log_fusion=log_fusion,
+    )
+    return scores.transpose(1, 2).unflatten(2, grid).contiguous()
+
+
+@dataclass(frozen=True)
+class DenseEvidence:
+    """What the cells of a grid over one photo add to its map.
+
+    Attributes:
+        scores: (K', g_y, g_x), not negative, times what a cell counts.
+        stride: side of a cell, pixels of the masks.
+    """
+
+    scores: Tensor
+    stride: int
+
+    def maps(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(k, g_y, g_x) -> (k, h, w): each cell is a bilinear tent around its centre."""
+        whole = (scores.shape[1] * self.stride, scores.shape[2] * self.stride)
+        full = F.interpolate(scores[None], size=whole, mode="bilinear", align_corners=False)[0]
+        return full[:, : size[0], : size[1]]
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """The map of one photo at its own size.
@@ -160,10 +223,13 @@ def label_map(
     masks: Tensor,
     size: tuple[int, int],
     *,
+    dense: DenseEvidence | None = None,
     keep_scores: bool = False,
     budget: int = 64 << 20,
 ) -> LabelMap:
     """``map = sum_q scores[q, k] * masks[q]``, brought to the photo's size, arg max (step 13).
+
+    Cells of a dense map count as proposals more, whose masks are bilinear tents.
 
     Labels go through in chunks, so that K' x H x W is never held whole unless ``keep_scores``; and
     without it, first only those that lead some proposal. Masks and scores are not negative, so at a
@@ -175,25 +241,32 @@ def label_map(
         scores: (Q, K'), not negative.
         masks: (Q, h, w) mask probabilities in [0, 1].
         size: (H, W) of the photo; bilinear, half-pixel centres.
+        dense: the cells' scores, or ``None``.
+        keep_scores: return the evidence of every label.
         budget: bytes that one chunk of maps may take; does not change results.
     """
     h, w = masks.shape[1:]
     flat = masks.flatten(1)  # (Q, h*w)
     chunk = max(1, budget // (4 * max(h * w, size[0] * size[1])))
 
-    def full_size(columns: Tensor) -> Tensor:  # (Q, k) scores -> (k, H, W) evidence
+    def full_size(columns: Tensor, cells: Tensor | None) -> Tensor:
+        """(Q, k) scores of masks, (k, g_y, g_x) of cells -> (k, H, W) evidence."""
         maps = (columns.T @ flat).unflatten(1, (h, w))
+        if dense is not None and cells is not None:
+            maps += dense.maps(cells, (h, w))
         if (h, w) == size:
             return maps
         return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
-    total = full_size(scores.sum(1, keepdim=True))[0]
+    cells = None if dense is None else dense.scores
+    all_cells = None if cells is None else cells.sum(0, keepdim=True)
+    total = full_size(scores.sum(1, keepdim=True), all_cells)[0]
     kept: list[Tensor] = []
     for leaders in (None,) if keep_scores else (1, 4, 16, None):  # of each proposal
-        among = _leading(scores, leaders)
+        among = _leading(scores, cells, leaders)
         best, winner = total.new_full(size, -torch.inf), among.new_zeros(size)
         for part in among.split(chunk):
-            maps = full_size(scores[:, part])  # (k, H, W)
+            maps = full_size(scores[:, part], None if cells is None else cells[part])  # (k, H, W)
             value, index = maps.max(0)
             better = value > best
             winner = torch.where(better, part[index], winner)
@@ -203,20 +276,25 @@ def label_map(
         if len(among) == scores.shape[1]:
             break
         others = scores.index_fill(1, among, 0.0).amax(1, keepdim=True)  # (Q, 1)
-        bound = full_size(others)[0] * (1 + 1e-5)  # rounding
+        other_cells = None
+        if cells is not None:
+            other_cells = cells.index_fill(0, among, 0.0).amax(0, keepdim=True)
+        bound = full_size(others, other_cells)[0] * (1 + 1e-5)  # rounding
         if not ((bound >= best) & (bound > 0)).any():
             break
     confidence = (best / total.clamp_min(EPSILON)).clamp(0, 1)
     return LabelMap(winner, confidence, torch.cat(kept) if keep_scores else None)
 
 
-def _leading(scores: Tensor, leaders: int | None) -> Tensor:
-    """Labels among the ``leaders`` best of any proposal, ascending; ``None``: all.
+def _leading(scores: Tensor, cells: Tensor | None, leaders: int | None) -> Tensor:
+    """Labels among the ``leaders`` best of any proposal or cell, ascending; ``None``: all.
 
     The first label is always there: it is the arg max where there is no evidence at all.
     """
     labels = scores.shape[1]
     if leaders is None or leaders * scores.shape[0] >= labels:
         return torch.arange(labels, device=scores.device)
-    best = scores.topk(leaders, dim=1).indices.flatten()
-    return torch.cat([best, best.new_zeros(1)]).unique()
+    best = [scores.topk(leaders, dim=1).indices.flatten()]
+    if cells is not None:
+        best.append(cells.flatten(1).topk(leaders, dim=0).indices.flatten())
+    return torch.cat([*best, best[0].new_zeros(1)]).unique()

@@ -250,7 +250,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.05, unseen_weight=0.7, shift_source="none"
+                ensemble_weight=0.05, unseen_weight=0.7, shift_source="none", dense_weight=3.0
             ),
         ),
     )

@@ -30,8 +30,10 @@ from scanseg.contracts import (
 )
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
 from scanseg.fusion import (
+    DenseEvidence,
     LabelMap,
     TermOwners,
+    dense_scores,
     fuse,
     in_vocabulary_scores,
     label_map,
@@ -67,6 +69,13 @@ class Evidence:
     p_in: Tensor | None  # (B, Q, K')
     p_clip: Tensor | None  # (B, Q, K')
     scores: Tensor  # (B, Q, K') the ensemble of both
+    cells: Tensor | None = None  # (B, K', g_y, g_x) the same for a dense map's cells
+
+    def dense(self, photo: int) -> DenseEvidence | None:
+        """What the cells of one photo of the batch add to its map."""
+        if self.cells is None:
+            return None
+        return DenseEvidence(self.cells[photo], self.proposals.dense_stride)
 
 
 class Segmenter(nn.Module):
@@ -148,7 +157,10 @@ class Segmenter(nn.Module):
             log_fusion=settings.log_fusion,
             objectness=proposals.objectness,
         )
-        return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores)
+        cells = None
+        if proposals.dense is not None and settings.dense_weight > 0:
+            cells = self.label_cells(proposals.dense, context, text, owners, settings)
+        return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores, cells)
 
     def encode(self, words: Words) -> tuple[Tensor, TermOwners]:
         """Words -> (T, D) unit-norm embeddings and the label that each speaks for (disk cache)."""
@@ -221,6 +233,29 @@ class Segmenter(nn.Module):
         ]
         return torch.cat(parts)[where] if parts else regions.pixels.new_zeros(0, clip.joint_width)
 
+    def label_cells(
+        self,
+        dense: Tensor,
+        context: ClipTokens,
+        text: Tensor,
+        owners: TermOwners,
+        settings: InferenceSettings,
+    ) -> Tensor:
+        """Both classifiers on the cells of a dense map (B, D, g_y, g_x): (B, K', g_y, g_x)."""
+        found = dense_scores(
+            dense,
+            context.dense,
+            text,
+            owners,
+            self.void,
+            embedding_scale=self.recipe.embedding_scale,
+            region_scale=self.recipe.region_scale,
+            weight=self.ensemble_weights(text, owners, settings),
+            branches=settings.branches,
+            log_fusion=settings.log_fusion,
+        )
+        return settings.dense_weight * found
+
     # ------------------------------------------------------------------ photos in, maps out
 
     @torch.inference_mode()
@@ -261,7 +296,11 @@ class Segmenter(nn.Module):
             for i, (photo, _) in enumerate(batch):
                 size = photo.pixels.shape[:2]
                 mapped = label_map(
-                    found.scores[i], found.proposals.masks[i], size, keep_scores=scores
+                    found.scores[i],
+                    found.proposals.masks[i],
+                    size,
+                    dense=found.dense(i),
+                    keep_scores=scores,
                 )
                 results.append(self._result(photo, mapped, encoded.vocabulary, chosen))
         return results if many else results[0]

@@ -173,6 +173,7 @@ def test_embedded_in_two_parts(tmp_path: Path, photo: np.ndarray) -> None:
     done = export_onnx(segmenter, tmp_path / "embedded", words=words, photos=[photo])
     assert done.parity["agreement"] > 0.999
     assert done.parity["score_difference_same_regions"] < 1e-4
+    assert 0 < done.parity["cell_difference"] < 1e-4
     runner = OnnxSegmenter(done.folder)
     assert (runner(photo, ["cat", "wall"]).labels == 0).mean() > 0.3
     with pytest.raises(InputError, match="export again with that word"):

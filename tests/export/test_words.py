@@ -10,8 +10,9 @@ import torch
 
 from scanseg.contracts import InputError
 from scanseg.export.text import clip_tokenizer, write_words
+from scanseg.fusion import DenseEvidence as TorchDenseEvidence
 from scanseg.fusion import label_map as torch_label_map
-from scanseg.runtime_onnx.maps import bilinear, label_map, place, scaled_to_fit
+from scanseg.runtime_onnx.maps import DenseEvidence, bilinear, label_map, place, scaled_to_fit
 from scanseg.runtime_onnx.words import StoredWords, clean, token_ids
 from scanseg.segmenter import Segmenter
 from scanseg.vocabulary import SCAN_TEMPLATES, Vocabulary
@@ -60,10 +61,18 @@ def test_the_map_is_torchs(size: tuple[int, int]) -> None:
         torch.rand(6, 4, generator=generator),
         torch.rand(6, 20, 30, generator=generator),
     )
-    expected = torch_label_map(scores, masks, size, keep_scores=True)
+    cells = torch.rand(4, 3, 4, generator=generator)  # of 8 pixels: beyond the masks' 20 x 30
+    expected = torch_label_map(
+        scores, masks, size, dense=TorchDenseEvidence(cells, 8), keep_scores=True
+    )
     for budget in (64 << 20, 1):  # all labels at once, and one at a time
         labels, confidence, evidence = label_map(
-            scores.numpy(), masks.numpy(), size, keep_scores=True, budget=budget
+            scores.numpy(),
+            masks.numpy(),
+            size,
+            dense=DenseEvidence(cells.numpy(), 8),
+            keep_scores=True,
+            budget=budget,
         )
         assert evidence is not None
         assert expected.scores is not None

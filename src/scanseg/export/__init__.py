@@ -15,13 +15,14 @@ import torch
 from scanseg import __version__
 from scanseg.contracts import InferenceSettings, InputError, MissingExtra
 from scanseg.export.files import quiet, write_convolutions, write_graph
-from scanseg.export.graph import ContextGraph, MethodGraph, OpinionGraph
+from scanseg.export.graph import CellGraph, ContextGraph, MethodGraph, OpinionGraph
 from scanseg.export.parity import LONG_LIST, SHORT_LIST, compare, report
 from scanseg.export.text import write_text_tower, write_words
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
 from scanseg.proposals.mask_decoder import MASK_STRIDE, DecodedProposals
 from scanseg.proposals.superpixels import SuperpixelProposals
 from scanseg.runtime_onnx.folder import (
+    CELLS,
     CONTEXT,
     DESCRIPTION,
     FORMAT,
@@ -164,9 +165,9 @@ def _write_method(graph: MethodGraph, path: Path, size: tuple[int, int] | None) 
 def _write_parts(
     segmenter: Segmenter, settings: InferenceSettings, folder: Path, size: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Two graphs with superpixels between them; returns how the runner is to merge these."""
+    """Graphs with superpixels between them; returns how the runner is to merge these."""
     proposals: Any = segmenter.proposals
-    outputs, described = ["dense", "last"], {}
+    outputs, described = ["dense", "last", "coarse"], {}
     if isinstance(proposals, DecodedProposals):
         outputs += ["mask_logits", "objectness"]
         described = {
@@ -206,6 +207,23 @@ def _write_parts(
         },
         outputs=["scores"],
     )
+    if settings.dense_weight > 0:
+        described["dense_weight"] = settings.dense_weight
+        dims = {
+            name: {1: torch.export.Dim(f"{name}_rows"), 2: torch.export.Dim(f"{name}_columns")}
+            for name in ("dense", "coarse")
+        }
+        write_graph(
+            CellGraph(segmenter, settings).eval(),
+            {
+                "dense": torch.randn(encoder.joint_width, 8, 12),
+                "coarse": torch.randn(encoder.joint_width, 2, 3),
+                **words,
+            },
+            folder / CELLS,
+            dynamic={**dims, **labels},
+            outputs=["cells"],
+        )
     return {**asdict(proposals.merging), "stride": 8, "last_stride": 32, **described}
 
 

@@ -27,7 +27,7 @@ from scanseg.calibration.regions import (
     patch_foreground,
 )
 from scanseg.contracts import ClipTokens, InferenceSettings, InputError, Proposals, Regions
-from scanseg.fusion import TermOwners, fuse, in_vocabulary_scores
+from scanseg.fusion import TermOwners, dense_scores, fuse, in_vocabulary_scores
 from scanseg.proposals.mask_decoder import DecodedProposals
 from scanseg.segmenter import Segmenter
 
@@ -125,8 +125,9 @@ class ContextGraph(nn.Module):
         """(1, 3, h, w) float32 -> the map to merge regions on and the map to read them from.
 
         Returns:
-            dense (D, g_y, g_x) and last (V, rows, columns), the encoder's last layer; with a mask
-            decoder also its mask logits (Q, h / 4, w / 4) and objectness (Q,).
+            dense (D, g_y, g_x); last (V, rows, columns), the encoder's last layer, and coarse
+            (D, rows, columns), its own dense map; with a mask decoder also its mask logits
+            (Q, h / 4, w / 4) and objectness (Q,).
         """
         model: Any = self.segmenter
         context = model.clip.encode_image(
@@ -135,10 +136,11 @@ class ContextGraph(nn.Module):
         layer = model.clip.depth
         last = context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
         dense = model.proposals.dense_map(context)[0]
+        maps = dense[0], last[0], context.dense[0]
         if not isinstance(model.proposals, DecodedProposals):
-            return dense[0], last[0]
+            return maps
         found = model.proposals.decoder(context)[-1]
-        return dense[0], last[0], found.mask_logits[0], found.objectness[0]
+        return *maps, found.mask_logits[0], found.objectness[0]
 
 
 class OpinionGraph(nn.Module):
@@ -185,6 +187,43 @@ class OpinionGraph(nn.Module):
             weight,
         )
         return scores[0]
+
+
+class CellGraph(nn.Module):
+    """Both classifiers on the cells of the dense map."""
+
+    def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.settings = settings
+
+    def forward(
+        self, dense: Tensor, coarse: Tensor, text: Tensor, owner: Tensor, weight: Tensor
+    ) -> Tensor:
+        """Scores of cells, times what a cell counts.
+
+        Args:
+            dense: (D, g_y, g_x).
+            coarse: (D, rows, columns).
+            text: as for ``MethodGraph``, and ``owner`` and ``weight`` too.
+
+        Returns:
+            (K', g_y, g_x).
+        """
+        model, settings = self.segmenter, self.settings
+        found = dense_scores(
+            dense[None],
+            coarse[None],
+            text,
+            _Owners(owner, weight.shape[0]),
+            model.void,
+            embedding_scale=model.recipe.embedding_scale,
+            region_scale=model.recipe.region_scale,
+            weight=weight,
+            branches=settings.branches,
+            log_fusion=settings.log_fusion,
+        )
+        return settings.dense_weight * found[0]
 
 
 def opinions(

@@ -42,6 +42,7 @@ class Comparison:
         same_regions: share of the proposals whose thresholded masks agree in every pixel.
         score_difference: largest difference of a proposal's scores.
         score_difference_same_regions: the same among proposals whose masks agree.
+        cell_difference: largest difference of the scores of a dense map's cells; 0 without.
         agreement: share of the photo's pixels with the same arg max.
         torch_seconds: forward pass and map in torch.
         onnx_seconds: the same in ONNX Runtime.
@@ -54,6 +55,7 @@ class Comparison:
     same_regions: float
     score_difference: float
     score_difference_same_regions: float
+    cell_difference: float
     agreement: float
     torch_seconds: float
     onnx_seconds: float
@@ -80,19 +82,24 @@ def compare(
         pixels = torch.from_numpy(canvas.pixels)
     found = segmenter.forward(pixels.to(segmenter.device), text, owners, settings)
     seen = found.proposals.masks[0, :, *canvas.part]
-    expected_labels = label_map(found.scores[0], seen, size).labels.cpu().numpy()
+    expected_labels = (
+        label_map(found.scores[0], seen, size, dense=found.dense(0)).labels.cpu().numpy()
+    )
     torch_seconds = perf_counter() - started
 
     started = perf_counter()
-    scores, masks = runner.run(canvas, encoded, settings)
+    scores, masks, cells = runner.run(canvas, encoded, settings)
     masks = masks[:, *canvas.part]
-    labels = maps.label_map(scores, masks, size)[0]
+    labels = maps.label_map(scores, masks, size, dense=cells)[0]
     onnx_seconds = perf_counter() - started
 
     expected, expected_masks = found.scores[0].cpu().numpy(), seen.cpu().numpy()
     threshold = settings.mask_threshold
     same = ((masks > threshold) == (expected_masks > threshold)).all((1, 2))
     apart = np.abs(scores - expected).max(1)
+    cells_apart = 0.0
+    if cells is not None and found.cells is not None:
+        cells_apart = float(np.abs(cells.scores - found.cells[0].cpu().numpy()).max())
     return Comparison(
         photo=photo.name,
         labels=owners.labels,
@@ -101,6 +108,7 @@ def compare(
         same_regions=float(same.mean()),
         score_difference=float(apart.max()),
         score_difference_same_regions=float(apart[same].max(initial=0.0)),
+        cell_difference=cells_apart,
         agreement=float((labels == expected_labels).mean()),
         torch_seconds=torch_seconds,
         onnx_seconds=onnx_seconds,
@@ -116,6 +124,7 @@ def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
             "mask_difference",
             "score_difference",
             "score_difference_same_regions",
+            "cell_difference",
         )
     }
     least = {

@@ -196,6 +196,8 @@ class DecodedProposals(nn.Module):
             masks=torch.cat([masks, regions.masks], 1),
             embeddings=torch.cat([pooled_embeddings(coarse, dense), regions.embeddings], 1),
             objectness=torch.cat([objectness, others], 1),
+            dense=dense,
+            dense_stride=stride,
         )
 
 

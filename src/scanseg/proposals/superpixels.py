@@ -64,7 +64,9 @@ class SuperpixelProposals(nn.Module):
         most = max(len(masks) for masks, _ in found)
         masks = _stacked([_padded(m, most) for m, _ in found])
         embeddings = _stacked([_padded(e, most) for _, e in found])
-        return Proposals(masks, embeddings if self.head is not None else None)
+        if self.head is None:
+            return Proposals(masks)
+        return Proposals(masks, embeddings, dense=dense, dense_stride=stride)
 
     def dense_map(self, context: ClipTokens) -> tuple[Tensor, int]:
         """The map on which regions are merged, (B, D, g_y, g_x), and its stride in pixels."""

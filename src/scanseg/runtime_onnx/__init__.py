@@ -17,8 +17,16 @@ import numpy as np
 from scanseg import __version__
 from scanseg.contracts import UNKNOWN, InferenceSettings, Segmentation
 from scanseg.formats.photos import Photo, PhotoSource, read_photo
-from scanseg.runtime_onnx.folder import CONTEXT, MODEL, OPINION, STEP, TAUGHT, ExportFolder
-from scanseg.runtime_onnx.maps import Canvas, label_map, place, scaled_to_fit
+from scanseg.runtime_onnx.folder import (
+    CELLS,
+    CONTEXT,
+    MODEL,
+    OPINION,
+    STEP,
+    TAUGHT,
+    ExportFolder,
+)
+from scanseg.runtime_onnx.maps import Canvas, DenseEvidence, label_map, place, scaled_to_fit
 from scanseg.runtime_onnx.session import Graph
 from scanseg.runtime_onnx.superpixels import MergedRegions
 from scanseg.runtime_onnx.words import OnnxTextTower, StoredWords
@@ -51,6 +59,9 @@ class OnnxSegmenter:
         self._regions = None if merging is None else MergedRegions(merging)
         names = (MODEL,) if merging is None else (CONTEXT, OPINION)
         self._graphs = [Graph(self.export.path / name, threads=threads) for name in names]
+        self._cells = None
+        if self._regions is not None and self._regions.dense_weight > 0:
+            self._cells = Graph(self.export.path / CELLS, threads=threads)
 
     def __call__(
         self,
@@ -88,8 +99,9 @@ class OnnxSegmenter:
 
     def run(
         self, canvas: Canvas, encoded: EncodedVocabulary, settings: InferenceSettings
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The graph itself: scores (Q, K') and masks (Q, h, w) in the frame of the canvas.
+    ) -> tuple[np.ndarray, np.ndarray, DenseEvidence | None]:
+        """The graph itself: scores (Q, K') and masks (Q, h, w) in the frame of the canvas, and what
+        the cells of a dense map add, if there is one.
 
         Superpixels know no canvas: their masks have the size of the resized photo.
         """
@@ -100,13 +112,18 @@ class OnnxSegmenter:
         }
         if self._regions is None:
             found, masks = self._graphs[0](pixels=canvas.pixels, **words)
-            return found, masks
-        regions = self._regions(canvas.photo, *self._graphs[0](pixels=canvas.pixels))
+            return found, masks, None
+        dense, last, coarse, *decoded = self._graphs[0](pixels=canvas.pixels)
+        regions = self._regions(canvas.photo, dense, last, *decoded)
         valid = np.asarray(regions.picked.reshape(len(regions.picked), -1).any(1))
         (found,) = self._graphs[1](
             embeddings=regions.embeddings, pooled=regions.pooled, valid=valid, **words
         )
-        return found * regions.objectness[:, None], regions.masks
+        cells = None
+        if self._cells is not None:
+            (of_cells,) = self._cells(dense=dense, coarse=coarse, **words)
+            cells = DenseEvidence(of_cells, self._regions.stride)
+        return found * regions.objectness[:, None], regions.masks, cells
 
     def ensemble_weights(
         self, encoded: EncodedVocabulary, settings: InferenceSettings
@@ -140,10 +157,10 @@ class OnnxSegmenter:
     ) -> Segmentation:
         photo = source if isinstance(source, Photo) else read_photo(source)
         canvas = self.canvas(photo.pixels)
-        found, masks = self.run(canvas, encoded, settings)
+        found, masks, cells = self.run(canvas, encoded, settings)
         H, W = photo.pixels.shape[:2]
         labels, confidence, evidence = label_map(
-            found, masks[:, *canvas.part], (H, W), keep_scores=keep_scores
+            found, masks[:, *canvas.part], (H, W), dense=cells, keep_scores=keep_scores
         )
         K = len(vocabulary)
         unknown = (labels >= K) | (confidence < settings.unknown_below)

@@ -28,9 +28,9 @@ from scanseg.contracts import InferenceSettings, InputError
 from scanseg.recipe import Recipe, Resize
 from scanseg.storage import file_hash
 
-FORMAT = "scanseg-onnx/1"
+FORMAT = "scanseg-onnx/2"
 DESCRIPTION, MODEL, TEXT, TOKENIZER = "export.json", "model.onnx", "text.onnx", "tokenizer.json"
-CONTEXT, OPINION = "context.onnx", "opinion.onnx"
+CONTEXT, OPINION, CELLS = "context.onnx", "opinion.onnx", "cells.onnx"
 WORDS, TAUGHT, PARITY = "words.npz", "taught.npy", "parity.json"
 
 STEP = 32

@@ -11,6 +11,26 @@ EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
+class DenseEvidence:
+    """What the cells of a grid over a photo add to its map; ``fusion.DenseEvidence`` on arrays.
+
+    Attributes:
+        scores: (K', g_y, g_x).
+        stride: side of a cell, pixels of the masks.
+    """
+
+    scores: np.ndarray
+    stride: int
+
+    def maps(self, chosen: slice, size: tuple[int, int]) -> np.ndarray:
+        """(k, h, w) of some labels: each cell is a bilinear tent around its centre."""
+        some = self.scores[chosen]
+        rows, columns = some.shape[1] * self.stride, some.shape[2] * self.stride
+        full = bilinear(bilinear(some, rows, axis=1), columns, axis=2)
+        return full[:, : size[0], : size[1]]
+
+
+@dataclass(frozen=True)
 class Canvas:
     """A photo as a graph takes it.
 
@@ -60,6 +80,7 @@ def label_map(
     masks: np.ndarray,
     size: tuple[int, int],
     *,
+    dense: DenseEvidence | None = None,
     keep_scores: bool = False,
     budget: int = 64 << 20,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -69,6 +90,7 @@ def label_map(
         scores: (Q, K').
         masks: (Q, h, w) in [0, 1].
         size: (H, W) of the photo; bilinear, half-pixel centres.
+        dense: scores of the cells of a dense map, or ``None``.
         keep_scores: return the maps too.
         budget: bytes that one chunk of maps may take; does not change results.
 
@@ -85,7 +107,10 @@ def label_map(
     total = np.zeros(size, np.float32)
     kept = []
     for start in range(0, scores.shape[1], chunk):
-        maps = (scores[:, start : start + chunk].T @ flat).reshape(-1, h, w)
+        part = slice(start, start + chunk)
+        maps = (scores[:, part].T @ flat).reshape(-1, h, w)
+        if dense is not None:
+            maps += dense.maps(part, (h, w))
         if (h, w) != size:
             maps = bilinear(bilinear(maps, rows, axis=1), columns, axis=2)
         index = maps.argmax(0)

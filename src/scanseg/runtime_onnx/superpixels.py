@@ -41,11 +41,16 @@ class MergedRegions:
 
     Args:
         described: the entry ``merging`` of export.json.
+
+    Attributes:
+        stride: of the dense map, in pixels of the photo.
+        dense_weight: what its cells count in the map; 0: masks alone speak.
     """
 
     def __init__(self, described: Mapping[str, Any]) -> None:
         values = dict(described)
-        self._stride, self._last_stride = values.pop("stride"), values.pop("last_stride")
+        self.stride, self._last_stride = values.pop("stride"), values.pop("last_stride")
+        self.dense_weight = values.pop("dense_weight", 0.0)
         self._mask_stride = values.pop("mask_stride", 0)
         self._objectness = values.pop("objectness", 1.0)
         self._threshold = values.pop("mask_threshold", 0.0)
@@ -62,7 +67,7 @@ class MergedRegions:
             for c in range(3)
         ]
         rgb = np.clip(np.stack([np.asarray(c) for c in channels], -1), 0, 255) / np.float32(255)
-        return self._merging(rgb, dense, size, self._stride)
+        return self._merging(rgb, dense, size, self.stride)
 
     def __call__(
         self,
@@ -100,7 +105,7 @@ class MergedRegions:
 
     def _described(self, logits: np.ndarray, dense: np.ndarray) -> np.ndarray:
         """Mean dense embedding under each mask, (Q, D), unit norm: ``pooled_embeddings``."""
-        step = self._stride // self._mask_stride
+        step = self.stride // self._mask_stride
         rows, columns = dense.shape[1:]
         cells = _sigmoid(logits).reshape(len(logits), rows, step, columns, step).mean((2, 4))
         weights = cells.reshape(len(logits), -1)
