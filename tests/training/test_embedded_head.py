@@ -20,13 +20,10 @@ from scanseg.training import embedded_head
 from scanseg.training.embedded_head import (
     Batch,
     HeadConfig,
-    HintPoint,
-    Hints,
     Point,
     Sampler,
     Words,
     fit,
-    hint_points,
     image_class_layer,
     points_of,
     save_head,
@@ -34,6 +31,7 @@ from scanseg.training.embedded_head import (
     taught_words,
 )
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, class_counts, draw_view
+from scanseg.training.head_hints import HintPoint, Hints, hint_points
 from scanseg.training.head_labels import (
     IGNORE,
     Layer,
@@ -314,7 +312,7 @@ def test_hints_are_the_teachers_features_in_the_cells_of_the_view() -> None:
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]]})
     sampler = Sampler(Views([stored], {}, 0.0), words, points=500)
     view = draw_view(stored, (64, 64), 64, random.Random(0))
-    (point,) = hint_points(1, view, sampler)
+    (point,) = hint_points(1, view, sampler.hinted)
     assert point.cells.tolist() == list(range(64, 128))
     quarters = np.repeat(np.repeat([[0, 1], [2, 3]], 4, 0), 4, 1)
     seen = point.features[:, 0].reshape(8, 8).numpy()

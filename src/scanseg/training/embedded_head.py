@@ -39,6 +39,7 @@ from scanseg.training.head_dataset import (
     class_counts,
     load_photos,
 )
+from scanseg.training.head_hints import HintPoint, Hints, hint_points
 from scanseg.training.head_labels import Layer, SoftLabels, rivals, something_else
 from scanseg.training.head_photos import Photo, Recipe, training_photos
 from scanseg.training.head_sampling import SIDES, Views
@@ -250,7 +251,7 @@ class Sampler:
         """Up to half as many cells that are none of the exhaustive classes: (p,) indices."""
         return self._drawn(view.rest.ravel().astype(np.float64))[: self.points // 2]
 
-    def hint(self, hint: Hint) -> np.ndarray:
+    def hinted(self, hint: Hint) -> np.ndarray:
         """Up to ``points`` cells whose features are known: (p,) indices."""
         return self._drawn((hint.place >= 0).ravel().astype(np.float64))
 
@@ -282,58 +283,6 @@ class Point:
     shares: Tensor
     weight: float
     first: int = 0
-
-
-@dataclass(frozen=True)
-class HintPoint:
-    """Cells of one view and a teacher's features there.
-
-    Attributes:
-        teacher: whose.
-        cells: (p,) indices into the batch's cells.
-        features: (p, C).
-    """
-
-    teacher: str
-    cells: Tensor
-    features: Tensor
-
-
-def hint_points(number: int, view: TrainingView, sampler: Sampler) -> list[HintPoint]:
-    """What a step learns from the teachers' features in view ``number`` of its batch."""
-    start = number * view.grid[0] * view.grid[1]
-    found = []
-    for teacher, hint in view.hints.items():
-        cells = sampler.hint(hint)
-        features = torch.from_numpy(hint.features[hint.place.reshape(-1)[cells]]).float()
-        found.append(HintPoint(teacher, torch.from_numpy(cells) + start, features))
-    return [point for point in found if len(point.cells)]
-
-
-class Hints(nn.Module):
-    """Linear maps from the head's hidden map to the teachers' features, standardised.
-
-    Args:
-        width: of the hidden map.
-        photos: whose stored features set mean and deviation per channel.
-    """
-
-    def __init__(self, width: int, photos: Sequence[StoredPhoto]) -> None:
-        super().__init__()
-        self.maps = nn.ModuleDict()
-        for teacher in sorted({name for stored in photos for name in stored.hints}):
-            some = [one.hints[teacher] for one in photos if teacher in one.hints][::4]
-            values = torch.from_numpy(np.concatenate([f.reshape(-1, f.shape[-1]) for f in some]))
-            values = values.float()
-            self.maps[teacher] = nn.Linear(width, values.shape[1])
-            self.register_buffer(f"mean_{teacher}", values.mean(0))
-            self.register_buffer(f"std_{teacher}", values.std(0).clamp_min(1e-3))
-
-    def forward(self, teacher: str, hidden: Tensor, features: Tensor) -> Tensor:
-        """(p, width), (p, C) -> mean squared error of each cell, (p,)."""
-        mean, std = getattr(self, f"mean_{teacher}"), getattr(self, f"std_{teacher}")
-        error: Tensor = self.maps[teacher](hidden) - (features - mean) / std
-        return error.square().mean(1)
 
 
 def points_of(
@@ -412,12 +361,7 @@ def step_loss(
     hidden = head.hidden(maps)  # (B, C, rows, columns)
     loss = _naming_loss(head, log_scale, hidden, maps, points, words, main_word, rng)
     if hints is not None and batch.hints:
-        flat = hidden.movedim(1, -1).flatten(0, 2)
-        for teacher in sorted({point.teacher for point in batch.hints}):
-            mine = [point for point in batch.hints if point.teacher == teacher]
-            cells = torch.cat([point.cells for point in mine])
-            features = torch.cat([point.features for point in mine])
-            loss = loss + hint_weight * hints(teacher, flat[cells], features).mean()
+        loss = loss + hint_weight * hints.loss(hidden, batch.hints)
     return loss
 
 
@@ -498,7 +442,7 @@ def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, ste
             )
         points += points_of(number, view, sampler, layers, config.rest_weight)
         if config.hint_weight > 0:
-            hints += hint_points(number, view, sampler)
+            hints += hint_points(number, view, sampler.hinted)
     return Batch(maps, points, hints)
 
 

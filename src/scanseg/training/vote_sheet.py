@@ -61,7 +61,7 @@ def tiles(stored: StoredPhoto) -> list[Image.Image]:
             shares = said[teacher].shares[0]
             ids = said[teacher].ids[0].astype(np.int32)
             labels = np.where(shares > 0, ids, np.int32(UNKNOWN))
-        names = tuple(words[0] for words in VOCABULARIES[teacher])
+        names = (*(words[0] for words in VOCABULARIES[teacher]), "something else")
         full, sure = (
             np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
             for values in (labels, shares)
