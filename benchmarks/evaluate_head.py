@@ -105,7 +105,9 @@ def coco_names() -> list[str]:
     return [words[0] for words in COCO133]
 
 
-def tests(data: Path, camvid_step: int, withheld: Sequence[str]) -> Iterator[Test]:
+def tests(
+    data: Path, camvid_step: int, withheld: Sequence[str], camvid_split: str
+) -> Iterator[Test]:
     """All tests; those of withheld words only for a head that was trained without some."""
     coco = data / "coco_train"
     away = held_out(data)
@@ -163,7 +165,8 @@ def tests(data: Path, camvid_step: int, withheld: Sequence[str]) -> Iterator[Tes
         yield Test("withheld alone", list(withheld), [], only)
 
     camvid = data / "camvid"
-    stems = (camvid / "splits" / "test.txt").read_text(encoding="utf-8").split()[::camvid_step]
+    listed = (camvid / "splits" / f"{camvid_split}.txt").read_text(encoding="utf-8").split()
+    stems = listed[::camvid_step]
     yield Test(
         "camvid",
         [line.split("\t")[1] for line in (camvid / "classes.txt").read_text().splitlines()],
@@ -353,6 +356,11 @@ def main() -> None:
     parser.add_argument("--teachers", type=Path, help="also measure the scene teacher")
     parser.add_argument("--stride", type=int, default=4, help="score every n-th pixel")
     parser.add_argument("--camvid-step", type=int, default=3, help="every n-th CamVid test frame")
+    parser.add_argument("--camvid-split", choices=("val", "test"), default="test")
+    parser.add_argument("--half", type=int, choices=(0, 1), help="every other COCO photo only")
+    parser.add_argument(
+        "--dense-weight", type=float, nargs="*", help="with --public: in place of the preset's"
+    )
     parser.add_argument("--long-side", type=int, default=LONG_SIDE)
     parser.add_argument("--tests", nargs="*", help="names of tests (default: all)")
     parser.add_argument("--rules", choices=("few", "grid", "decoys"), default="few")
@@ -378,18 +386,32 @@ def main() -> None:
         rules = [replace(base, decoy=d) for d in (0.0, 0.5, 1.0, 2.0)]
     if arguments.public:
         segmenter = presets.embedded(arguments.head)
-        results = {}
-        for test in tests(arguments.data, arguments.camvid_step, []):
-            if test.decoys is None and (not arguments.tests or test.name in arguments.tests):
-                results[test.name] = public(test, segmenter)
-                print(test.name, json.dumps(results[test.name]), flush=True)
+        usual = segmenter.recipe
+        results: dict[str, dict[str, object]] = {}
+        for weight in arguments.dense_weight or [usual.settings.dense_weight]:
+            settings = usual.settings.replace(dense_weight=weight)
+            segmenter.recipe = replace(usual, settings=settings)
+            of_weight = results.setdefault(f"dense weight {weight:g}", {})
+            for test in tests(arguments.data, arguments.camvid_step, [], arguments.camvid_split):
+                wanted = not arguments.tests or test.name in arguments.tests
+                if test.decoys is not None or not wanted:
+                    continue
+                if arguments.half is not None and test.name != "camvid":
+                    test.items = test.items[arguments.half :: 2]
+                of_weight[test.name] = public(test, segmenter)
+                print(
+                    f"dense weight {weight:g},",
+                    test.name,
+                    json.dumps(of_weight[test.name]),
+                    flush=True,
+                )
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
         return
     embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
     record: dict[str, dict[str, object]] = {}
     withheld = trained.notes["config"]["withheld"] if trained.notes else []
-    for test in tests(arguments.data, arguments.camvid_step, withheld):
+    for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:
             continue
         print(f"{test.name}: {len(test.items)} photos, {len(test.words)} words", flush=True)
