@@ -2,10 +2,14 @@
 
     python benchmarks/evaluate_masks.py --data DIR [--decoder FILE]
 
-AR@100 over IoU 0.50 to 0.95 of superpixels, of the decoder's queries and of both together, on the
-fully labelled held-out photos of coco_train (things and stuff, no crowds) and on the test part of
-bsds500 (every annotator's regions), with 95 % bootstrap intervals over photos and, for the ratio to
-superpixels, over the same photos.
+AR@100 over IoU 0.50 to 0.95, on the fully labelled held-out photos of coco_train (things and stuff,
+no crowds) and on the test part of bsds500 (every annotator's regions), of
+
+- superpixels merged on ConSE and colour alone, which nothing was trained for;
+- the preset's superpixels, merged on the trained head's dense map;
+- with --decoder, its queries, and both together,
+
+with 95 % bootstrap intervals over photos and, for the ratio to the first, over the same photos.
 """
 
 from __future__ import annotations
@@ -17,11 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from scanseg import presets
+from scanseg.contracts import Proposals
 from scanseg.formats.photos import read_photo
 from scanseg.metrics.average_recall import ProposalRecall
 from scanseg.proposals.mask_decoder import DecodedProposals
+from scanseg.proposals.superpixels import SuperpixelProposals
 from scanseg.training.head_photos import held_out, training_photos
 from scanseg.training.head_segments import CROWD, read_photo_segments
 
@@ -54,37 +61,42 @@ def _stack(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids == i for i in np.unique(ids) if i > 0])
 
 
+UNTRAINED, SUPERPIXELS = "superpixels, nothing trained", "superpixels"
+
+
 @torch.inference_mode()
-def proposals(
-    segmenter: presets.Segmenter, made: DecodedProposals, path: Path
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def proposals(segmenter: presets.Segmenter, path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Kind -> (Q, H, W) bool masks and (Q,) scores."""
     photo = read_photo(path).pixels
     pixels = torch.from_numpy(segmenter.recipe.resize(photo)).permute(2, 0, 1)[None]
     context = segmenter.clip.encode_image(pixels, layers=(0, 1, 2, 3))
-    found = made(pixels, context)
-    masks = torch.nn.functional.interpolate(
-        found.masks, photo.shape[:2], mode="bilinear", align_corners=False
-    )[0]
+    size = photo.shape[:2]
+    kinds = {UNTRAINED: _sized(SuperpixelProposals()(pixels, context), size)}
+    made = segmenter.proposals
+    masks, sure = _sized(made(pixels, context), size)
+    if not isinstance(made, DecodedProposals):
+        return {**kinds, SUPERPIXELS: (masks, sure)}
+    learned = made.decoder.config["queries"]
+    parts = {SUPERPIXELS: slice(learned, None), "decoder": slice(learned), "both": slice(None)}
+    return {**kinds, **{kind: (masks[part], sure[part]) for kind, part in parts.items()}}
+
+
+def _sized(found: Proposals, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Masks at a photo's size and how sure they are, on average inside."""
+    masks = F.interpolate(found.masks, size, mode="bilinear", align_corners=False)[0]
     inside = masks > 0.5
     area = inside.flatten(1).sum(1).clamp_min(1)
-    assert found.objectness is not None
-    sure = ((masks * inside).flatten(1).sum(1) / area * found.objectness[0]).numpy()
-    every, queries = inside.numpy(), found.masks.shape[1]
-    learned = made.decoder.config["queries"]
-    kinds = {
-        "superpixels": slice(learned, queries),
-        "decoder": slice(0, learned),
-        "both": slice(0, queries),
-    }
-    return {kind: (every[part], sure[part]) for kind, part in kinds.items()}
+    sure = (masks * inside).flatten(1).sum(1) / area
+    if found.objectness is not None:
+        sure = sure * found.objectness[0]
+    return inside.numpy(), sure.numpy()
 
 
 def main() -> None:
     """Print one line per test and kind; JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--decoder", type=Path, help="default: the shipped one")
+    parser.add_argument("--decoder", type=Path, help="a mask decoder beside the superpixels")
     parser.add_argument("--head", type=Path, help="default: the shipped one")
     parser.add_argument("--bsds-step", type=int, default=1, help="every n-th BSDS photo")
     parser.add_argument("--superpixel-objectness", type=float, help="default: the preset's")
@@ -94,8 +106,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     segmenter = presets.embedded(arguments.head, arguments.decoder)
     made = segmenter.proposals
-    assert isinstance(made, DecodedProposals)
-    if arguments.superpixel_objectness is not None:
+    if arguments.superpixel_objectness is not None and isinstance(made, DecodedProposals):
         made.superpixel_objectness = arguments.superpixel_objectness
     record = {}
     for name, items in {
@@ -104,12 +115,12 @@ def main() -> None:
     }.items():
         counts: dict[str, list[tuple[float, int]]] = {}
         for path, stacks in items:
-            for kind, (masks, scores) in proposals(segmenter, made, path).items():
+            for kind, (masks, scores) in proposals(segmenter, path).items():
                 recall = ProposalRecall((LIMIT,))
                 for truth in stacks:
                     recall.update(masks, truth, scores)
                 counts.setdefault(kind, []).append((recall.found[0].mean(), recall.masks))
-        base = np.array(counts["superpixels"])
+        base = np.array(counts[UNTRAINED])
         drawn = np.random.default_rng(SEED).integers(len(base), size=(DRAWS, len(base)))
         reference = base[drawn, 0].sum(1) / base[drawn, 1].sum(1)
         for kind, rows in counts.items():
