@@ -147,19 +147,20 @@ class Segmenter(nn.Module):
             valid = regions.valid
             p_clip = region_scores(features, valid, text, owners, self.recipe.region_scale)
 
+        weight = self.ensemble_weights(text, owners, settings)
         scores = fuse(
             p_in,
             p_void,
             p_clip,
             valid,
-            weight=self.ensemble_weights(text, owners, settings),
+            weight=weight,
             branches=settings.branches,
             log_fusion=settings.log_fusion,
             objectness=proposals.objectness,
         )
         cells = None
         if proposals.dense is not None and settings.dense_weight > 0:
-            cells = self.label_cells(proposals.dense, context, text, owners, settings)
+            cells = self.label_cells(proposals.dense, context.dense, text, owners, weight, settings)
         return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores, cells)
 
     def encode(self, words: Words) -> tuple[Tensor, TermOwners]:
@@ -236,21 +237,32 @@ class Segmenter(nn.Module):
     def label_cells(
         self,
         dense: Tensor,
-        context: ClipTokens,
+        coarse: Tensor | None,
         text: Tensor,
         owners: TermOwners,
+        weight: float | Tensor,
         settings: InferenceSettings,
     ) -> Tensor:
-        """Both classifiers on the cells of a dense map (B, D, g_y, g_x): (B, K', g_y, g_x)."""
+        """Both classifiers on the cells of a dense map, times what a cell counts.
+
+        Args:
+            dense: (B, D, g_y, g_x), of the proposals.
+            coarse: (B, D, rows, columns), of the encoder.
+            text: (T, D) unit norm; ``owners`` tells which label each speaks for.
+            weight: as ``ensemble_weights`` gives it.
+
+        Returns:
+            (B, K', g_y, g_x).
+        """
         found = dense_scores(
             dense,
-            context.dense,
+            coarse,
             text,
             owners,
             self.void,
             embedding_scale=self.recipe.embedding_scale,
             region_scale=self.recipe.region_scale,
-            weight=self.ensemble_weights(text, owners, settings),
+            weight=weight,
             branches=settings.branches,
             log_fusion=settings.log_fusion,
         )

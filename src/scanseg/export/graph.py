@@ -27,7 +27,7 @@ from scanseg.calibration.regions import (
     patch_foreground,
 )
 from scanseg.contracts import ClipTokens, InferenceSettings, InputError, Proposals, Regions
-from scanseg.fusion import TermOwners, dense_scores, fuse, in_vocabulary_scores
+from scanseg.fusion import TermOwners, fuse, in_vocabulary_scores
 from scanseg.proposals.mask_decoder import DecodedProposals
 from scanseg.segmenter import Segmenter
 
@@ -113,13 +113,17 @@ class MethodGraph(nn.Module):
         )
 
 
-class ContextGraph(nn.Module):
-    """The part before proposals that are not networks (superpixels)."""
+class _Part(nn.Module):
+    """A part of the method, for models whose proposals are not networks alone."""
 
     def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.settings = settings
+
+
+class ContextGraph(_Part):
+    """The part before proposals that are not networks (superpixels)."""
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(1, 3, h, w) float32 -> the map to merge regions on and the map to read them from.
@@ -143,13 +147,8 @@ class ContextGraph(nn.Module):
         return *maps, found.mask_logits[0], found.objectness[0]
 
 
-class OpinionGraph(nn.Module):
+class OpinionGraph(_Part):
     """The part after such proposals, for an encoder that reads regions from its last layer."""
-
-    def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-        self.settings = settings
 
     def forward(
         self,
@@ -189,13 +188,8 @@ class OpinionGraph(nn.Module):
         return scores[0]
 
 
-class CellGraph(nn.Module):
+class CellGraph(_Part):
     """Both classifiers on the cells of the dense map."""
-
-    def __init__(self, segmenter: Segmenter, settings: InferenceSettings) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-        self.settings = settings
 
     def forward(
         self, dense: Tensor, coarse: Tensor, text: Tensor, owner: Tensor, weight: Tensor
@@ -210,20 +204,11 @@ class CellGraph(nn.Module):
         Returns:
             (K', g_y, g_x).
         """
-        model, settings = self.segmenter, self.settings
-        found = dense_scores(
-            dense[None],
-            coarse[None],
-            text,
-            _Owners(owner, weight.shape[0]),
-            model.void,
-            embedding_scale=model.recipe.embedding_scale,
-            region_scale=model.recipe.region_scale,
-            weight=weight,
-            branches=settings.branches,
-            log_fusion=settings.log_fusion,
+        owners = _Owners(owner, weight.shape[0])
+        found = self.segmenter.label_cells(
+            dense[None], coarse[None], text, owners, weight, self.settings
         )
-        return settings.dense_weight * found[0]
+        return found[0]
 
 
 def opinions(
