@@ -82,15 +82,18 @@ def test_a_running_request_is_answered_before_the_end(png: bytes) -> None:
 
 def test_a_second_interrupt_does_not_wait() -> None:
     photo = encoded(np.zeros((2000, 2000, 3), np.uint8))
-    words = ",".join(f"thing {i}" for i in range(500))  # many seconds
-    with running("--preset", "tiny") as server, ThreadPoolExecutor() as pool:
+    words = ",".join(f"thing {i}" for i in range(5000))  # a minute and more, on any machine
+    options = ("--preset", "tiny", "--max-labels", "5000", "--max-characters", "100000")
+    with running(*options) as server, ThreadPoolExecutor() as pool:
         form = {"files": {"photo": photo}, "data": {"labels": words}}
-        pool.submit(httpx.post, server.address + "api/v1/segment", timeout=60, **form)
+        answer = pool.submit(httpx.post, server.address + "api/v1/segment", timeout=60, **form)
         while httpx.get(server.address + "health").json()["status"] != "busy":
+            assert not answer.done()
             time.sleep(0.01)
         began = time.monotonic()
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
+        assert not answer.done()
         assert server.process.poll() is None  # it waits for the request
         code, _ = server.stop(signal.SIGINT)
         assert code == 0
