@@ -362,6 +362,9 @@ def main() -> None:
         "--dense-weight", type=float, nargs="*", help="with --public: in place of the preset's"
     )
     parser.add_argument("--long-side", type=int, default=LONG_SIDE)
+    parser.add_argument(
+        "--withheld", nargs="*", help="words to score as withheld (default: the head's own)"
+    )
     parser.add_argument("--tests", nargs="*", help="names of tests (default: all)")
     parser.add_argument("--rules", choices=("few", "grid", "decoys"), default="few")
     parser.add_argument("--json", type=Path, help="write every IoU here")
@@ -410,7 +413,7 @@ def main() -> None:
         return
     embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
     record: dict[str, dict[str, object]] = {}
-    withheld = trained.notes["config"]["withheld"] if trained.notes else []
+    withheld = arguments.withheld or trained.notes.get("config", {}).get("withheld", [])
     for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:
             continue

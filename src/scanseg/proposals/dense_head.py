@@ -14,7 +14,7 @@ embedding and global that of the whole photo.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -185,6 +185,30 @@ def _resized(values: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
+class HeadEnsemble(nn.Module):
+    """Several heads as one: the mean of their embeddings, at unit norm again.
+
+    With one cosine scale s the mean of embeddings is the geometric mean of the heads' softmaxes,
+    ``prod_i exp(s t.F_i)^(1/n) = exp(s t.mean_i(F_i))``; bringing it back to unit norm sharpens it
+    where they differ. Separately trained heads err differently, above all when photos are few.
+
+    Args:
+        heads: of one tower and one text space.
+    """
+
+    def __init__(self, heads: Sequence[DenseHead]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, context: ClipTokens) -> Tensor:
+        """Dense embeddings of whole photos, (B, D, rows, columns) at stride 8, unit norm over D."""
+        first, *others = self.heads
+        total = first(context)
+        for head in others:
+            total = total + head(context)
+        return F.normalize(total, dim=1)
+
+
 @dataclass(frozen=True)
 class TrainedHead:
     """A head as it was saved, with what it was taught.
@@ -194,10 +218,11 @@ class TrainedHead:
         scale: cosine scale at the end of training (softmax of ``scale * cosine``).
         names: the words that it was taught, sorted.
         taught: their text embeddings, (words, D), unit norm.
-        notes: recipe, settings and photo counts of the training.
+        notes: recipe, settings and photo counts of the training; of an ensemble, ``heads`` is a
+            list of these.
     """
 
-    head: DenseHead
+    head: DenseHead | HeadEnsemble
     scale: float
     names: tuple[str, ...]
     taught: Tensor
@@ -212,11 +237,11 @@ class TrainedHead:
 
 
 def load_dense_head(path: Path | None = None) -> TrainedHead:
-    """Read a trained head.
+    """Read a trained head, or several in one file.
 
     Args:
-        path: a file that ``scanseg.training.embedded_head`` wrote; ``None`` takes the shipped one
-            (``model_cards/embedded_head.md``).
+        path: a file that ``scanseg.training.embedded_head`` or ``head_ensemble`` wrote; ``None``
+            takes the shipped one (``model_cards/embedded_head.md``).
 
     Raises:
         InputError: the file is missing or is not such a file.
@@ -229,8 +254,11 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
     if "taught" not in tensors or "scale" not in metadata:
         raise InputError(f"{path} is not a trained head: pass a file that scanseg.training wrote")
     taught = F.normalize(tensors.pop("taught"), dim=-1)
+    notes = json.loads(metadata["notes"])
     with skip_initialisation():
-        head = DenseHead()
+        head: DenseHead | HeadEnsemble = DenseHead()
+        if "heads" in notes:
+            head = HeadEnsemble([DenseHead() for _ in notes["heads"]])
     state = {name.removeprefix("head."): value for name, value in tensors.items()}
     head.load_state_dict(state, assign=True)
     return TrainedHead(
@@ -238,5 +266,5 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
         scale=float(metadata["scale"]),
         names=tuple(json.loads(metadata["names"])),
         taught=taught,
-        notes=json.loads(metadata["notes"]),
+        notes=notes,
     )

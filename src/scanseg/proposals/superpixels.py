@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError, Proposals
-from scanseg.proposals.dense_head import DenseHead
+from scanseg.proposals.dense_head import DenseHead, HeadEnsemble
 from scanseg.proposals.region_merging import RegionMerging
 
 
@@ -32,7 +32,7 @@ class SuperpixelProposals(nn.Module):
 
     def __init__(
         self,
-        head: DenseHead | None = None,
+        head: DenseHead | HeadEnsemble | None = None,
         *,
         cuts: tuple[int, ...] = (8, 24, 72),
         superpixels: int = 320,

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
-from scanseg.proposals.dense_head import DenseHead, StageMaps
+from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
     Hint,
@@ -528,7 +528,7 @@ def taught_words(words: Words, sampler: Sampler) -> list[str]:
 
 def save_head(
     path: Path,
-    head: DenseHead,
+    head: DenseHead | HeadEnsemble,
     scale: float,
     names: Sequence[str],
     embeddings: Tensor,
