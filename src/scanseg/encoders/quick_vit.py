@@ -6,7 +6,9 @@ The blocks are run part by part with torch's own functions, which leaves out wha
   computed for that one token;
 * the residual stream stays in float32 while the matrix products take the type of their weights, so
   a tower in bfloat16 loses little and never meets the layout that torch's attention module runs
-  hundreds of times too slowly on some CPUs.
+  hundreds of times too slowly on some CPUs;
+* matrix products take the quicker library, which also applies the GELU between the two of a
+  feed-forward part (``cpu_products``).
 
 Anything these functions do not know (gradients, other blocks, attention pooling, compilation) goes
 through open_clip's own ``forward``; ``applies`` tells.
@@ -21,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+
+from scanseg.cpu_products import linear
 
 
 def applies(visual: Any) -> bool:
@@ -87,17 +91,27 @@ def _block(block: Any, x: Tensor, queries: int | None) -> Tensor:
     y = block.ln_1(x).to(dtype)  # (B, T, V)
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     if queries is None:
-        q, k, v = F.linear(y, weight, bias).chunk(3, dim=-1)
+        q, k, v = linear(y, weight, bias).chunk(3, dim=-1)
     else:
         V = x.shape[-1]
-        q = F.linear(y[:, :queries], weight[:V], bias[:V])
-        k, v = F.linear(y, weight[V:], bias[V:]).chunk(2, dim=-1)
+        q = linear(y[:, :queries], weight[:V], bias[:V])
+        k, v = linear(y, weight[V:], bias[V:]).chunk(2, dim=-1)
         x = x[:, :queries]
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    x = x + block.ls_1(attention.out_proj(attended))
-    hidden = block.mlp.gelu(block.mlp.c_fc(block.ln_2(x).to(dtype)))
-    return x + block.ls_2(block.mlp.c_proj(hidden))
+    out = attention.out_proj
+    x = x + block.ls_1(linear(attended, out.weight, out.bias))
+    return x + block.ls_2(_feed_forward(block.mlp, block.ln_2(x).to(dtype)))
+
+
+def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
+    """c_proj(GELU(c_fc(x)))."""
+    first, activation, second = mlp.c_fc, mlp.gelu, mlp.c_proj
+    exact = type(activation) is nn.GELU and activation.approximate == "none"
+    hidden = linear(x, first.weight, first.bias, gelu=exact)
+    if not exact:
+        hidden = activation(hidden)
+    return linear(hidden, second.weight, second.bias)
 
 
 def _plain(block: Any) -> bool:

@@ -7,9 +7,6 @@ compilation or export ask for it. ``take_over`` puts them in place.
 
 from __future__ import annotations
 
-import platform
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +20,8 @@ from transformers.models.swin.modeling_swin import (
     window_partition,
     window_reverse,
 )
+
+from scanseg.cpu_products import linear, prefers_onednn
 
 
 def take_over(model: nn.Module) -> None:
@@ -222,31 +221,9 @@ def sample_levels(
     return torch.cat(outputs).view(-1, heads * depth)
 
 
-@cache
-def prefers_onednn() -> bool:
-    """Whether this machine has an AMD CPU and this torch has oneDNN's linear operator."""
-    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return operator is not None and torch.backends.mkldnn.is_available() and _vendor_is_amd()
-
-
-def _vendor_is_amd() -> bool:
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        described = platform.processor()
-    return "AuthenticAMD" in described
-
-
 class OneDnnLinear(nn.Linear):
-    """``nn.Linear`` that asks oneDNN where the quick path may run.
-
-    torch multiplies float32 matrices with MKL, whose quick kernels are for Intel CPUs. oneDNN,
-    which torch ships as well, has them for AMD too. The choice hangs on the CPU and not on a
-    measurement, so that the same machine gives the same bytes.
-    """
+    """``nn.Linear`` that asks oneDNN where the quick path may run (``cpu_products``)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        if not _quick(input) or self.weight.dtype != torch.float32:
-            return super().forward(input)
-        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+        return linear(input, self.weight, self.bias)

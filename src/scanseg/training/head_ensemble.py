@@ -48,9 +48,7 @@ def join(config: EnsembleConfig) -> Path:
         if not isinstance(one.head, DenseHead):
             raise InputError(f"{path} is an ensemble already: join the heads it was made of")
         heads.append(one.head)
-    taught = {
-        name: row for one in trained for name, row in zip(one.names, one.taught, strict=True)
-    }
+    taught = {name: row for one in trained for name, row in zip(one.names, one.taught, strict=True)}
     names = sorted(taught)
     scale = sum(one.scale for one in trained) / len(trained)
     save_head(
