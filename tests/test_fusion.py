@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanseg.contracts import InputError
+from scanseg import fusion
+from scanseg.contracts import Branches, InputError
 from scanseg.fusion import (
     DenseEvidence,
     TermOwners,
+    _contenders,
     dense_scores,
     fuse,
     in_vocabulary_scores,
@@ -262,3 +264,98 @@ def test_labels_that_need_no_map_change_nothing_beside_cells(seed: int) -> None:
     short = label_map(scores, masks, (20, 17), dense=dense)
     assert torch.equal(whole.labels, short.labels)
     assert torch.allclose(whole.confidence, short.confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_winner_is_overlooked(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of any size on masks of any size, flat scores: many labels come close."""
+    draw = torch.Generator().manual_seed(seed)
+    looked: list[int] = []
+    real = fusion._contenders
+
+    def counted(*given: object) -> Tensor:
+        found = real(*given)  # type: ignore[arg-type]
+        looked.append(len(found))
+        return found
+
+    monkeypatch.setattr(fusion, "_contenders", counted)
+    h, w, H, W = (int(n) for n in torch.randint(1, 60, (4,), generator=draw))
+    Q, K, stride = 5, 400, int(torch.randint(1, 9, (1,), generator=draw))
+    scores = torch.randn(Q, K, generator=draw).mul(1 + seed % 3).softmax(-1)
+    masks = torch.rand(Q, h, w, generator=draw) ** 6
+    if seed % 4 == 0:
+        masks = (masks > 0.5).float()  # nothing at all at some pixels
+    dense = None
+    if seed % 2:
+        cells = torch.randn(K, -(-h // stride), -(-w // stride), generator=draw).mul(2).softmax(0)
+        dense = DenseEvidence(cells, stride)
+    whole = label_map(scores, masks, (H, W), dense=dense, keep_scores=True)
+    assert looked == []
+    short = label_map(scores, masks, (H, W), dense=dense)
+    assert len(looked) <= 1
+    assert whole.scores is not None
+    found = whole.scores.gather(0, short.labels[None])[0]
+    torch.testing.assert_close(found, whole.scores.amax(0), atol=0, rtol=2e-6)
+    assert (whole.labels == short.labels).float().mean() > 0.999
+
+
+def test_contenders_are_those_that_could_win_in_a_block() -> None:
+    # two masks, the left and the right 16 columns of 32; label 0 leads both with 0.5
+    masks = torch.zeros(2, 16, 32)
+    masks[0, :, :16], masks[1, :, 16:] = 1.0, 1.0
+    scores = torch.tensor([[0.5, 0.3, 0.2, 0.1], [0.5, 0.0, 0.2, 0.1]])
+    floor = torch.full((16, 32), torch.inf)
+    known = torch.tensor([0])
+
+    def found(left: float, right: float) -> list[int]:
+        floor[3, 2], floor[3, 30] = left, right
+        return _contenders(scores, masks, None, known, floor).tolist()
+
+    # each block sees one column of the other one: 0.3 + 0.0, 0.2 + 0.2, 0.1 + 0.1
+    assert found(torch.inf, torch.inf) == []
+    assert found(0.35, torch.inf) == [2]
+    assert found(0.3, torch.inf) == [1, 2]
+    assert found(torch.inf, 0.2) == [1, 2, 3]
+    assert found(0.45, 0.41) == []
+
+
+@pytest.mark.parametrize("branches", ["both", "embedding", "clip"])
+@pytest.mark.parametrize("log_fusion", [False, True])
+@pytest.mark.parametrize("void", [False, True])
+def test_cells_are_fused_as_proposals_are(branches: Branches, log_fusion: bool, void: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    owners = TermOwners(torch.tensor([0, 2, 1, 0]), 3)  # label 0 has a synonym
+    text = F.normalize(torch.randn(4, 8, generator=draw), dim=1)
+    embeddings, coarse = (
+        torch.randn(2, 8, 3, 5, generator=draw),
+        F.normalize(torch.randn(2, 8, 3, 5, generator=draw), dim=1),
+    )
+    nothing = torch.randn(8, generator=draw) if void else None
+    weight = torch.tensor([0.2, 0.7, 1.0])
+    found = dense_scores(
+        embeddings,
+        coarse,
+        text,
+        owners,
+        nothing,
+        embedding_scale=5.0,
+        region_scale=7.0,
+        weight=weight,
+        branches=branches,
+        log_fusion=log_fusion,
+    )
+    rows, valid = embeddings.flatten(2).transpose(1, 2), torch.ones(2, 15, dtype=torch.bool)
+    p_in, p_void = in_vocabulary_scores(rows, text, owners, nothing, 5.0)
+    features = coarse.flatten(2).transpose(1, 2).flatten(0, 1)
+    p_clip = region_scores(features, valid, text, owners, 7.0)
+    expected = fuse(
+        p_in,
+        p_void,
+        p_clip,
+        valid,
+        weight=weight,
+        branches=branches,
+        log_fusion=log_fusion,
+    )
+    expected = expected.transpose(1, 2).unflatten(2, (3, 5))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

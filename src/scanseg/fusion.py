@@ -16,6 +16,8 @@ from torch import Tensor
 from scanseg.contracts import Branches, InputError
 
 EPSILON = 1e-8
+ROUNDING = 1 + 1e-5
+"""Bounds on sums are raised by this factor: sums in another order differ in the last digits."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class TermOwners:
         index = self.owner.expand_as(logits)
         start = logits.new_full(shape, -torch.inf)
         return start.scatter_reduce(-1, index, logits, "amax")
+
+    def best_rows(self, logits: Tensor) -> Tensor:
+        """The same for (B, T, N) -> (B, K', N)."""
+        if logits.shape[1] == self.labels:
+            return logits
+        batch, _, cells = logits.shape
+        index = self.owner[:, None].expand_as(logits)
+        start = logits.new_full((batch, self.labels, cells), -torch.inf)
+        return start.scatter_reduce(1, index, logits, "amax")
 
 
 def in_vocabulary_scores(
@@ -155,6 +166,8 @@ def dense_scores(
 ) -> Tensor:
     """The same ensemble for every cell of a dense map, (B, K', g_y, g_x).
 
+    Worked out in logarithms, for thousands of labels times thousands of cells take time.
+
     Args:
         embeddings: (B, D, g_y, g_x), any norm: what speaks for proposals, cell by cell.
         region_map: (B, D, rows, columns), unit norm, coarser, over the same part of the photo: what
@@ -163,25 +176,31 @@ def dense_scores(
         weight: as for :func:`fuse`, and what follows too.
     """
     grid = embeddings.shape[-2:]
-    cells = embeddings.flatten(2).transpose(1, 2)  # (B, N, D)
-    p_in, p_void = in_vocabulary_scores(cells, text, owners, void, embedding_scale)
-    p_clip = None
+    if branches != "embedding" and region_map is None:
+        raise InputError('this encoder has no dense map: use branches="embedding"')
+    unit = F.normalize(embeddings.flatten(2), dim=1)  # (B, D, N)
+    log_p = owners.best_rows(text @ (embedding_scale * unit))  # (B, K', N)
+    rivals = log_p.logsumexp(1, keepdim=True)
+    p_void = None
+    if void is not None:
+        nothing = (embedding_scale * F.normalize(void, dim=-1) @ unit)[:, None]  # (B, 1, N)
+        rivals = torch.logaddexp(rivals, nothing)
+        p_void = (nothing - rivals).exp()
+    log_p -= rivals
     if branches != "embedding":
-        if region_map is None:
-            raise InputError('this encoder has no dense map: use branches="embedding"')
+        assert region_map is not None
         coarse = owners.best(region_scale * region_map.movedim(1, -1) @ text.T).softmax(-1)
         fine = F.interpolate(coarse.movedim(-1, 1), grid, mode="bilinear", align_corners=False)
-        p_clip = fine.flatten(2).transpose(1, 2)  # (B, N, K')
-    scores = fuse(
-        p_in,
-        p_void,
-        p_clip,
-        cells.new_ones(cells.shape[:2], dtype=torch.bool),
-        weight=weight,
-        branches=branches,
-        log_fusion=log_fusion,
-    )
-    return scores.transpose(1, 2).unflatten(2, grid).contiguous()
+        log_clip = fine.flatten(2).clamp_(min=torch.finfo(fine.dtype).tiny).log_()
+        if branches == "clip":
+            log_p = log_clip
+        else:
+            weight = weight[:, None] if isinstance(weight, Tensor) else weight
+            log_p = log_p.mul_(1 - weight).add_(log_clip.mul_(weight))
+    scores = log_p.softmax(1) if log_fusion else log_p.exp_()
+    if log_fusion and p_void is not None:
+        scores *= 1 - p_void
+    return scores.unflatten(2, grid)
 
 
 @dataclass(frozen=True)
@@ -234,8 +253,8 @@ def label_map(
     Labels go through in chunks, so that K' x H x W is never held whole unless ``keep_scores``; and
     without it, first only those that lead some proposal. Masks and scores are not negative, so at a
     pixel no other label has more evidence than ``sum_q mask[q] max_(other k) scores[q, k]``. Where
-    the winner has more than that everywhere, as it nearly always does, the others need no maps, and
-    time hardly grows with the vocabulary; otherwise more labels join.
+    the winner has more than that, as it nearly always does, the others need no maps, and time
+    hardly grows with the vocabulary; elsewhere those follow that could win (``_contenders``).
 
     Args:
         scores: (Q, K'), not negative.
@@ -261,40 +280,114 @@ def label_map(
     cells = None if dense is None else dense.scores
     all_cells = None if cells is None else cells.sum(0, keepdim=True)
     total = full_size(scores.sum(1, keepdim=True), all_cells)[0]
+    best, winner = total.new_full(size, -torch.inf), masks.new_zeros(size, dtype=torch.int64)
     kept: list[Tensor] = []
-    for leaders in (None,) if keep_scores else (1, 4, 16, None):  # of each proposal
-        among = _leading(scores, cells, leaders)
-        best, winner = total.new_full(size, -torch.inf), among.new_zeros(size)
+
+    def compete(among: Tensor) -> None:
+        nonlocal best, winner
         for part in among.split(chunk):
             maps = full_size(scores[:, part], None if cells is None else cells[part])  # (k, H, W)
             value, index = maps.max(0)
-            better = value > best
-            winner = torch.where(better, part[index], winner)
+            label = part[index]
+            better = (value > best) | ((value == best) & (label < winner))
+            winner = torch.where(better, label, winner)
             best = torch.where(better, value, best)
             if keep_scores:
                 kept.append(maps)
-        if len(among) == scores.shape[1]:
-            break
-        others = scores.index_fill(1, among, 0.0).amax(1, keepdim=True)  # (Q, 1)
+
+    leading = _leading(scores, cells)
+    if keep_scores or 2 * len(leading) >= scores.shape[1]:
+        leading = torch.arange(scores.shape[1], device=scores.device)
+    compete(leading)
+    if len(leading) < scores.shape[1]:
+        others = scores.index_fill(1, leading, 0.0).amax(1, keepdim=True)  # (Q, 1)
         other_cells = None
         if cells is not None:
-            other_cells = cells.index_fill(0, among, 0.0).amax(0, keepdim=True)
-        bound = full_size(others, other_cells)[0] * (1 + 1e-5)  # rounding
-        if not ((bound >= best) & (bound > 0)).any():
-            break
+            other_cells = cells.index_fill(0, leading, 0.0).amax(0, keepdim=True)
+        bound = full_size(others, other_cells)[0] * ROUNDING
+        open_ = (bound >= best) & (bound > 0)
+        if open_.any():
+            floor = best.masked_fill(~open_, torch.inf)
+            compete(_contenders(scores, masks, dense, leading, floor))
     confidence = (best / total.clamp_min(EPSILON)).clamp(0, 1)
     return LabelMap(winner, confidence, torch.cat(kept) if keep_scores else None)
 
 
-def _leading(scores: Tensor, cells: Tensor | None, leaders: int | None) -> Tensor:
-    """Labels among the ``leaders`` best of any proposal or cell, ascending; ``None``: all.
+def _leading(scores: Tensor, cells: Tensor | None) -> Tensor:
+    """Labels with the highest score of some proposal or cell, ascending.
 
     The first label is always there: it is the arg max where there is no evidence at all.
     """
-    labels = scores.shape[1]
-    if leaders is None or leaders * scores.shape[0] >= labels:
-        return torch.arange(labels, device=scores.device)
-    best = [scores.topk(leaders, dim=1).indices.flatten()]
+    best = [scores.argmax(1), scores.new_zeros(1, dtype=torch.int64)]
     if cells is not None:
-        best.append(cells.flatten(1).topk(leaders, dim=0).indices.flatten())
-    return torch.cat([*best, best[0].new_zeros(1)]).unique()
+        best.append(cells.argmax(0).flatten())
+    return torch.cat(best).unique()
+
+
+def _contenders(
+    scores: Tensor, masks: Tensor, dense: DenseEvidence | None, known: Tensor, floor: Tensor
+) -> Tensor:
+    """Labels, ascending, ``known`` ones aside, that could reach ``floor`` at some pixel.
+
+    The photo is cut into blocks. Within one, a label has at most its scores times the masks' maxima
+    there, and the maximum of its cells in and around the block.
+
+    Args:
+        floor: (H, W), what there is to beat; infinite where nothing needs to be looked at.
+    """
+    side = 16 if dense is None else dense.stride
+    h, w = masks.shape[1:]
+    rows, columns = -(-h // side), -(-w // side)
+    wanted = _block_minima(floor, (h, w), side, (rows, columns)).flatten()  # (blocks,)
+    blocks = wanted.isfinite().nonzero()[:, 0]
+    wanted = wanted[blocks] / ROUNDING
+    ceilings = torch.cat([_maxima(masks, p, side, columns) for p in blocks.split(256)], 1)  # (Q, u)
+    around = _neighbourhoods(blocks, rows, columns)  # (9, u)
+    possible = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    for part in torch.arange(scores.shape[1], device=scores.device).split(256):
+        most = scores[:, part].T @ ceilings  # (k, u)
+        if dense is not None:
+            cells = dense.scores[part, :rows, :columns].flatten(1)
+            most += cells[:, around].amax(1)
+        possible[part] = ((most >= wanted) & (most > 0)).any(1)
+    possible[known] = False
+    return possible.nonzero()[:, 0]
+
+
+def _block_minima(
+    values: Tensor, size: tuple[int, int], side: int, blocks: tuple[int, int]
+) -> Tensor:
+    """(H, W) -> minimum of each block of ``side`` pixels of a map of ``size``; infinite if none."""
+    for axis in (0, 1):
+        length, old = values.shape[axis], size[axis]
+        place = ((torch.arange(length, device=values.device) + 0.5) * (old / length)).long()
+        block = place.clamp_max(old - 1) // side
+        shape = list(values.shape)
+        shape[axis] = blocks[axis]
+        index = (block[:, None] if axis == 0 else block).expand_as(values)
+        values = values.new_full(shape, torch.inf).scatter_reduce(axis, index, values, "amin")
+    return values
+
+
+def _maxima(masks: Tensor, blocks: Tensor, side: int, columns: int) -> Tensor:
+    """(Q, h, w) masks, (u,) blocks -> (Q, u) maxima over the blocks and one pixel around them.
+
+    A pixel of the photo lies between those pixels of the masks that touch the one it falls in.
+    """
+    h, w = masks.shape[1:]
+    inside = torch.arange(-1, side + 1, device=masks.device)
+    y = (blocks // columns * side)[:, None] + inside  # (u, side + 2)
+    x = (blocks % columns * side)[:, None] + inside
+    around = masks[:, y.clamp(0, h - 1)[:, :, None], x.clamp(0, w - 1)[:, None]]
+    return around.flatten(2).amax(2)
+
+
+def _neighbourhoods(cells: Tensor, rows: int, columns: int) -> Tensor:
+    """(u,) cells of a grid, numbered row by row -> (9, u): themselves and those around them.
+
+    At the border a cell stands in for neighbours that are not there.
+    """
+    steps = torch.tensor([-1, 0, 1], device=cells.device)[:, None]
+    y = (cells // columns + steps).clamp(0, rows - 1)  # (3, u)
+    x = (cells % columns + steps).clamp(0, columns - 1)
+    return (y[:, None] * columns + x[None]).flatten(0, 1)
