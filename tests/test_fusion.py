@@ -194,6 +194,17 @@ def test_a_label_that_leads_nowhere_may_win_where_masks_overlap() -> None:
     assert label_map(scores, masks, (1, 3)).labels.tolist() == [[7, 30, 9]]
 
 
+@pytest.mark.parametrize("size", [(1, 3), (2, 6)])
+def test_bounds_may_be_open_though_no_label_reaches_them(size: tuple[int, int]) -> None:
+    scores = torch.zeros(2, 40)
+    scores[0, 7], scores[1, 9] = 0.5, 0.5
+    scores[0, 20], scores[1, 30] = 0.4, 0.4  # 0.8 together, but they are two
+    masks = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 1.0, 1.0]]])
+    for dense in (None, DenseEvidence(torch.zeros(40, 1, 1), 8)):
+        found = label_map(scores, masks, size, dense=dense)
+        assert set(found.labels.flatten().tolist()) == {7, 9}
+
+
 def cells_of(
     embeddings: torch.Tensor, region_map: torch.Tensor | None, **changes: object
 ) -> Tensor:

@@ -285,7 +285,7 @@ def label_map(
 
     def compete(among: Tensor) -> None:
         nonlocal best, winner
-        for part in among.split(chunk):
+        for part in among.split(chunk) if len(among) else ():
             maps = full_size(scores[:, part], None if cells is None else cells[part])  # (k, H, W)
             value, index = maps.max(0)
             label = part[index]
