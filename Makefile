@@ -49,10 +49,18 @@ format: install  ## format the code
 serve: install  ## a web page and a REST interface on this machine (ARGS="--port 8001")
 	$(BIN)/python -m scanseg serve $(ARGS)
 
-train-embedded: install  ## train the shipped head: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false]
+HEADS := 0:2200 1:800# seed:steps of the heads that make an ensemble
+
+train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false] [HEADS="seed:steps ..."] [THREADS=2]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ai-edge-litert
-	$(BIN)/python -m scanseg.training.embedded_head --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
+	for run in $(HEADS); do \
+	    $(BIN)/python -m scanseg.training.embedded_head --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" \
+	        --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)" --threads $(or $(THREADS),2) \
+	        --seed $${run%:*} --steps $${run#*:} --name head_$${run%:*}.safetensors || exit 1; \
+	done
+	$(BIN)/python -m scanseg.training.head_ensemble --output "$(WORK)/embedded_head.safetensors" \
+	    --heads "[$$(for run in $(HEADS); do echo "$(WORK)/head_$${run%:*}.safetensors"; done | paste -sd,)]"
 
 train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir WORK=dir [RECIPE=...] [HOLD_OUT=...]
 	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_study.md)"; exit 2; }
