@@ -49,7 +49,7 @@ format: install  ## format the code
 serve: install  ## a web page and a REST interface on this machine (ARGS="--port 8001")
 	$(BIN)/python -m scanseg serve $(ARGS)
 
-HEADS := 0:2200 1:800# seed:steps of the heads that make an ensemble
+HEADS := 0:2200 1:800# seed:steps of the heads that make the ensemble: two or more, seeds that differ
 
 train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false] [HEADS="seed:steps ..."] [THREADS=2]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
@@ -60,7 +60,7 @@ train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS
 	        --seed $${run%:*} --steps $${run#*:} --name head_$${run%:*}.safetensors || exit 1; \
 	done
 	$(BIN)/python -m scanseg.training.head_ensemble --output "$(WORK)/embedded_head.safetensors" \
-	    --heads "[$$(for run in $(HEADS); do echo "$(WORK)/head_$${run%:*}.safetensors"; done | paste -sd,)]"
+	    --heads "[$$(for run in $(HEADS); do echo "$(WORK)/head_$${run%:*}.safetensors"; done | paste -sd, -)]"
 
 train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir WORK=dir [RECIPE=...] [HOLD_OUT=...]
 	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_study.md)"; exit 2; }

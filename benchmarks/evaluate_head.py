@@ -413,7 +413,9 @@ def main() -> None:
         return
     embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
     record: dict[str, dict[str, object]] = {}
-    withheld = arguments.withheld or trained.notes.get("config", {}).get("withheld", [])
+    notes = trained.notes.get("heads", [trained.notes])
+    own = [set(note.get("config", {}).get("withheld", ())) for note in notes]
+    withheld = arguments.withheld or sorted(set.intersection(*own))
     for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:
             continue

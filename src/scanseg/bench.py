@@ -8,6 +8,7 @@ against the machine's matrix product rate, measured in the same run.
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -22,9 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from scanseg import cpu_products
 from scanseg import segmenter as method
 from scanseg.contracts import Segmentation
-from scanseg.cpu_products import linear
 from scanseg.formats.photos import Photo, read_photo
 from scanseg.fusion import TermOwners, label_map
 from scanseg.recipe import Resize
@@ -49,6 +50,15 @@ STAGES = (
     ("map and arg max", "method", "label_map"),
 )
 REST = "everything else"
+
+
+def _product_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """A multiply and an add for each weight and row, by the shapes of input and weight."""
+    return 2 * math.prod(x) * int(weight[0])
+
+
+PRODUCTS = {cpu_products.OPERATOR: _product_flops} if cpu_products.OPERATOR is not None else {}
+"""Operations of the products that torch's counter does not know."""
 
 
 @dataclass
@@ -98,7 +108,7 @@ class Stopwatch:
     def counting(self) -> Iterator[None]:
         """Count operations inside."""
         self.flops.clear()
-        with FlopCounterMode(display=False) as self._counter:
+        with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as self._counter:
             yield
         self._counter = None
 
@@ -241,7 +251,7 @@ def gemm_peak(dtype: torch.dtype, device: torch.device, *, side: int = 4096) -> 
     watch = Stopwatch(device)
     best = float("inf")
     with torch.inference_mode():
-        for multiply in (torch.mm, functools.partial(linear, bias=None)):
+        for multiply in (torch.mm, functools.partial(cpu_products.linear, bias=None)):
             for _ in range(5):
                 started = watch.now()
                 multiply(a, b)

@@ -11,10 +11,14 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+OPERATOR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""oneDNN's linear map with an activation, which torch's own compiler emits; ``None``: not there."""
 
 
 @cache
@@ -31,18 +35,32 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
-    half = gelu and x.dtype == torch.bfloat16 and _has_onednn()  # its products are oneDNN's anyway
+    quick = quick and x.dtype == weight.dtype and (bias is None or bias.is_contiguous())
+    half = gelu and x.dtype == torch.bfloat16 and _has_bfloat16()  # oneDNN's product anyway
     if quick and ((x.dtype == torch.float32 and prefers_onednn()) or half):
         after: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
+        y: Tensor = OPERATOR(x, weight, bias, *after)
+        return y
     y = F.linear(x, weight, bias)
     return F.gelu(y) if gelu else y
 
 
 @cache
 def _has_onednn() -> bool:
-    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return operator is not None and torch.backends.mkldnn.is_available()
+    return OPERATOR is not None and torch.backends.mkldnn.is_available()
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether oneDNN can multiply bfloat16 here; it refuses on CPUs that are too old."""
+    if not _has_onednn():
+        return False
+    one = torch.ones(1, 1, dtype=torch.bfloat16)
+    try:
+        OPERATOR(one, one, None, "gelu", [], "none")
+    except RuntimeError:
+        return False
+    return True
 
 
 def _vendor_is_amd() -> bool:

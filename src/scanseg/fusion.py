@@ -32,23 +32,17 @@ class TermOwners:
     owner: Tensor
     labels: int
 
-    def best(self, logits: Tensor) -> Tensor:
-        """(..., T) term logits -> (..., K') label logits: a label is as likely as its best word."""
-        if logits.shape[-1] == self.labels:
-            return logits
-        shape = (*logits.shape[:-1], self.labels)
-        index = self.owner.expand_as(logits)
-        start = logits.new_full(shape, -torch.inf)
-        return start.scatter_reduce(-1, index, logits, "amax")
+    def best(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """Term logits -> label logits along ``dim``: a label is as likely as its best word."""
+        return logits if logits.shape[dim] == self.labels else self.gathered(logits, dim)
 
-    def best_rows(self, logits: Tensor) -> Tensor:
-        """The same for (B, T, N) -> (B, K', N)."""
-        if logits.shape[1] == self.labels:
-            return logits
-        batch, _, cells = logits.shape
-        index = self.owner[:, None].expand_as(logits)
-        start = logits.new_full((batch, self.labels, cells), -torch.inf)
-        return start.scatter_reduce(1, index, logits, "amax")
+    def gathered(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """The same, without a look at the numbers of terms and labels."""
+        dim %= logits.ndim
+        shape = [*logits.shape]
+        shape[dim] = self.labels
+        index = self.owner.view(-1, *[1] * (logits.ndim - 1 - dim)).expand_as(logits)
+        return logits.new_full(shape, -torch.inf).scatter_reduce(dim, index, logits, "amax")
 
 
 def in_vocabulary_scores(
@@ -179,14 +173,14 @@ def dense_scores(
     if branches != "embedding" and region_map is None:
         raise InputError('this encoder has no dense map: use branches="embedding"')
     unit = F.normalize(embeddings.flatten(2), dim=1)  # (B, D, N)
-    log_p = owners.best_rows(text @ (embedding_scale * unit))  # (B, K', N)
+    log_p = owners.best(text @ (embedding_scale * unit), 1)  # (B, K', N)
     rivals = log_p.logsumexp(1, keepdim=True)
     p_void = None
     if void is not None:
         nothing = (embedding_scale * F.normalize(void, dim=-1) @ unit)[:, None]  # (B, 1, N)
         rivals = torch.logaddexp(rivals, nothing)
         p_void = (nothing - rivals).exp()
-    log_p -= rivals
+    log_p = log_p - rivals
     if branches != "embedding":
         assert region_map is not None
         coarse = owners.best(region_scale * region_map.movedim(1, -1) @ text.T).softmax(-1)
@@ -199,7 +193,7 @@ def dense_scores(
             log_p = log_p.mul_(1 - weight).add_(log_clip.mul_(weight))
     scores = log_p.softmax(1) if log_fusion else log_p.exp_()
     if log_fusion and p_void is not None:
-        scores *= 1 - p_void
+        scores = scores * (1 - p_void)
     return scores.unflatten(2, grid)
 
 
@@ -342,13 +336,12 @@ def _contenders(
     blocks = wanted.isfinite().nonzero()[:, 0]
     wanted = wanted[blocks] / ROUNDING
     ceilings = torch.cat([_maxima(masks, p, side, columns) for p in blocks.split(256)], 1)  # (Q, u)
-    around = _neighbourhoods(blocks, rows, columns)  # (9, u)
     possible = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
     for part in torch.arange(scores.shape[1], device=scores.device).split(256):
         most = scores[:, part].T @ ceilings  # (k, u)
         if dense is not None:
-            cells = dense.scores[part, :rows, :columns].flatten(1)
-            most += cells[:, around].amax(1)
+            around = F.max_pool2d(dense.scores[part], 3, 1, 1)  # a cell reaches into its neighbours
+            most += around[:, :rows, :columns].flatten(1)[:, blocks]
         possible[part] = ((most >= wanted) & (most > 0)).any(1)
     possible[known] = False
     return possible.nonzero()[:, 0]
@@ -380,14 +373,3 @@ def _maxima(masks: Tensor, blocks: Tensor, side: int, columns: int) -> Tensor:
     x = (blocks % columns * side)[:, None] + inside
     around = masks[:, y.clamp(0, h - 1)[:, :, None], x.clamp(0, w - 1)[:, None]]
     return around.flatten(2).amax(2)
-
-
-def _neighbourhoods(cells: Tensor, rows: int, columns: int) -> Tensor:
-    """(u,) cells of a grid, numbered row by row -> (9, u): themselves and those around them.
-
-    At the border a cell stands in for neighbours that are not there.
-    """
-    steps = torch.tensor([-1, 0, 1], device=cells.device)[:, None]
-    y = (cells // columns + steps).clamp(0, rows - 1)  # (3, u)
-    x = (cells % columns + steps).clamp(0, columns - 1)
-    return (y[:, None] * columns + x[None]).flatten(0, 1)

@@ -13,6 +13,7 @@ tiny       the parts of vit_b, very small                                       
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from scanseg.segmenter import Segmenter
 from scanseg.vocabulary.label_sets import load_label_set
 from scanseg.vocabulary.templates import MINILM_TEMPLATES, SCAN_TEMPLATES
 from scanseg.weights import (
+    TensorFile,
     load_folder,
     load_into,
     no_larger_than,
@@ -291,6 +293,8 @@ def zero_train(weights: str | Path | None = None) -> Segmenter:
 # From and to disk
 # --------------------------------------------------------------------------------------
 
+MOST_HEADS = 16
+"""That one model folder may hold."""
 MINI_SCAN = "mini_scan"
 """Model folders of the study (``mini_scan.py``); no preset, since no weights are shipped."""
 PRESETS = ("embedded", "vit_b", "vit_l", "zero_train", "tiny")
@@ -399,11 +403,7 @@ def _load(name: str, weights: str | Path | None, *, bfloat16: bool) -> Segmenter
     if name in PRESETS and preset != name:
         raise InputError(f"{folder} holds weights of preset {preset!r}, not {name!r}")
     if preset == "embedded":
-        segmenter = embedded()
-        load_into(
-            cast(nn.Module, segmenter.proposals), tensors.part("proposals."), source=str(folder)
-        )
-        return segmenter
+        return _embedded_from(found, tensors, folder)
     if preset == MINI_SCAN:
         from scanseg import mini_scan
 
@@ -437,7 +437,10 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
     if name == "embedded":
         head = cast(nn.Module, segmenter.proposals).state_dict()
         state = {f"proposals.{k}": v for k, v in head.items()}
-        return save_folder(folder, state, {"preset": name}, EMBEDDED_NOTICE)
+        if segmenter.taught is not None:
+            state["taught"] = segmenter.taught
+        config = {"preset": name, "embedding_scale": segmenter.recipe.embedding_scale}
+        return save_folder(folder, state, config, EMBEDDED_NOTICE)
     if name == MINI_SCAN:
         from scanseg import mini_scan
 
@@ -452,8 +455,33 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
     state = segmenter.state_dict()
     if made.same_clip:
         state = {k: v for k, v in state.items() if not k.startswith("region_clip.")}
-    config = {"preset": name, "model": asdict(made)}
-    return save_folder(folder, state, config, SCAN_NOTICE)
+    described = {"preset": name, "model": asdict(made)}
+    return save_folder(folder, state, described, SCAN_NOTICE)
+
+
+def _embedded_from(found: Mapping[str, Any], tensors: TensorFile, folder: Path) -> Segmenter:
+    """The embedded preset with the head, or heads, of a folder."""
+    from scanseg.proposals.dense_head import blank_head
+
+    segmenter = embedded()
+    proposals: Any = segmenter.proposals
+    prefix = "proposals.head.heads."
+    together = {name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)}
+    if len(together) > MOST_HEADS:
+        raise InputError(f"{folder} holds {len(together)} heads; {MOST_HEADS} are the most")
+    proposals.head = blank_head(len(together)).eval()
+    load_into(proposals, tensors.part("proposals."), source=str(folder))
+    scale = found.get("embedding_scale")  # folders of earlier versions have neither of these
+    if scale is not None:
+        if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+            raise InputError(f"{folder}/config.json: embedding_scale must be a positive number")
+        segmenter.recipe = replace(segmenter.recipe, embedding_scale=float(scale))
+    if "taught" in tensors:
+        taught = tensors["taught"].float()
+        if taught.ndim != 2 or taught.shape[1] != segmenter.clip.joint_width:
+            raise InputError(f"{folder}: 'taught' must be rows of {segmenter.clip.joint_width}")
+        segmenter.taught = taught
+    return segmenter
 
 
 def _config_of(found: Mapping[str, Any], folder: Path) -> ScanConfig:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from scanseg import Segmenter
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.presets import embedded
 from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, load_dense_head
@@ -73,6 +76,38 @@ def test_heads_are_joined_in_one_file(tmp_path: Path) -> None:
     assert segmenter.recipe.embedding_scale == 25.0
     photo = torch.zeros(40, 64, 3, dtype=torch.uint8).numpy()
     assert segmenter(photo, ["apple", "bear"]).labels.shape == (40, 64)
+
+
+def test_model_folders_hold_any_number_of_heads(tmp_path: Path) -> None:
+    one, two = saved(tmp_path, 0, 20.0, "apple"), saved(tmp_path, 1, 30.0, "bear", "cat")
+    three = saved(tmp_path, 2, 40.0, "apple")
+    join(EnsembleConfig((one, two, three), tmp_path / "three.safetensors"))
+    photo = torch.randint(0, 255, (64, 96, 3), dtype=torch.uint8).numpy()
+    for path, scale, taught in ((one, 20.0, 1), (tmp_path / "three.safetensors", 30.0, 3)):
+        before = embedded(path)
+        folder = before.save_pretrained(tmp_path / f"folder of {path.stem}")
+        again = Segmenter.from_pretrained(folder, device="cpu")
+        assert again.recipe.embedding_scale == scale
+        assert again.taught is not None
+        assert len(again.taught) == taught
+        found, expected = (s(photo, ["apple", "bear"], scores=True) for s in (again, before))
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["27", -1.0, None])
+def test_a_folder_of_another_making_is_refused_or_takes_the_usual_scale(
+    tmp_path: Path, scale: object
+) -> None:
+    folder = embedded(saved(tmp_path, 0, 20.0, "apple")).save_pretrained(tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    config["embedding_scale"] = scale
+    (folder / "config.json").write_text(json.dumps(config))
+    if scale is None:  # as folders of earlier versions
+        usual = load_dense_head().scale
+        assert Segmenter.from_pretrained(folder, device="cpu").recipe.embedding_scale == usual
+    else:
+        with pytest.raises(InputError, match="positive number"):
+            Segmenter.from_pretrained(folder, device="cpu")
 
 
 def test_what_cannot_be_joined(tmp_path: Path) -> None:

@@ -255,11 +255,9 @@ def opinions(
 class _Owners(TermOwners):
     """Terms and labels whose numbers are not known yet, so that terms are always gathered."""
 
-    def best(self, logits: Tensor) -> Tensor:
-        """(..., T) term logits -> (..., K') label logits."""
-        shape = (*logits.shape[:-1], self.labels)
-        start = logits.new_full(shape, -torch.inf)
-        return start.scatter_reduce(-1, self.owner.expand_as(logits), logits, "amax")
+    def best(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """Term logits -> label logits along ``dim``."""
+        return self.gathered(logits, dim)
 
 
 class TabledShift:

@@ -236,6 +236,14 @@ class TrainedHead:
         return (text @ self.taught.T).amax(1)
 
 
+def blank_head(together: int) -> DenseHead | HeadEnsemble:
+    """A head whose weights are yet to be loaded, or so many heads together (0: one alone)."""
+    with skip_initialisation():
+        if together:
+            return HeadEnsemble([DenseHead() for _ in range(together)])
+        return DenseHead()
+
+
 def load_dense_head(path: Path | None = None) -> TrainedHead:
     """Read a trained head, or several in one file.
 
@@ -255,10 +263,7 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
         raise InputError(f"{path} is not a trained head: pass a file that scanseg.training wrote")
     taught = F.normalize(tensors.pop("taught"), dim=-1)
     notes = json.loads(metadata["notes"])
-    with skip_initialisation():
-        head: DenseHead | HeadEnsemble = DenseHead()
-        if "heads" in notes:
-            head = HeadEnsemble([DenseHead() for _ in notes["heads"]])
+    head = blank_head(len(notes.get("heads", ())))
     state = {name.removeprefix("head."): value for name, value in tensors.items()}
     head.load_state_dict(state, assign=True)
     return TrainedHead(
