@@ -42,6 +42,8 @@ STAGES = (
     ("pixel decoder", "proposals", "pixel_decoder"),
     ("masked decoder", "proposals", "_decode"),
     ("masks", "proposals", "forward"),
+    ("dense head", "proposals", "dense_map"),
+    ("superpixels", "proposals", "regions"),
     ("SIM", "integration", "forward"),
     ("crops", "segmenter", "cut"),
     ("region encoder", "region_clip", "encode_regions"),

@@ -294,10 +294,12 @@ def label_map(
         leading = torch.arange(scores.shape[1], device=scores.device)
     compete(leading)
     if len(leading) < scores.shape[1]:
-        others = scores.index_fill(1, leading, 0.0).amax(1, keepdim=True)  # (Q, 1)
+        rest = scores.new_ones(scores.shape[1]).index_fill(0, leading, 0.0).nonzero()[:, 0]
+        others = scores[:, rest].amax(1, keepdim=True)  # (Q, 1)
         other_cells = None
         if cells is not None:
-            other_cells = cells.index_fill(0, leading, 0.0).amax(0, keepdim=True)
+            parts = [cells[part].amax(0, keepdim=True) for part in rest.split(512)]
+            other_cells = torch.cat(parts).amax(0, keepdim=True)
         bound = full_size(others, other_cells)[0] * ROUNDING
         open_ = (bound >= best) & (bound > 0)
         if open_.any():
@@ -336,12 +338,13 @@ def _contenders(
     blocks = wanted.isfinite().nonzero()[:, 0]
     wanted = wanted[blocks] / ROUNDING
     ceilings = torch.cat([_maxima(masks, p, side, columns) for p in blocks.split(256)], 1)  # (Q, u)
+    if dense is not None:
+        around = _neighbourhoods(blocks, columns, dense.scores.shape[1:])  # (9, u)
     possible = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
     for part in torch.arange(scores.shape[1], device=scores.device).split(256):
         most = scores[:, part].T @ ceilings  # (k, u)
         if dense is not None:
-            around = F.max_pool2d(dense.scores[part], 3, 1, 1)  # a cell reaches into its neighbours
-            most += around[:, :rows, :columns].flatten(1)[:, blocks]
+            most += dense.scores[part].flatten(1)[:, around].amax(1)
         possible[part] = ((most >= wanted) & (most > 0)).any(1)
     possible[known] = False
     return possible.nonzero()[:, 0]
@@ -373,3 +376,14 @@ def _maxima(masks: Tensor, blocks: Tensor, side: int, columns: int) -> Tensor:
     x = (blocks % columns * side)[:, None] + inside
     around = masks[:, y.clamp(0, h - 1)[:, :, None], x.clamp(0, w - 1)[:, None]]
     return around.flatten(2).amax(2)
+
+
+def _neighbourhoods(blocks: Tensor, columns: int, grid: torch.Size) -> Tensor:
+    """(u,) blocks -> (9, u) cells that reach into them: their own and those around it.
+
+    Blocks and cells are numbered row by row; the grid of cells may have more columns, and rows.
+    """
+    steps = torch.tensor([-1, 0, 1], device=blocks.device)[:, None]
+    y = (blocks // columns + steps).clamp(0, grid[0] - 1)  # (3, u)
+    x = (blocks % columns + steps).clamp(0, grid[1] - 1)
+    return (y[:, None] * grid[1] + x[None]).flatten(0, 1)
