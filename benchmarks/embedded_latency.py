@@ -3,7 +3,7 @@
     python benchmarks/embedded_latency.py [--threads 2] [--repeat 9] [--labels 20] [--json FILE]
 
 Warm calls are timed in one process on one photo (long side 640); peak memory is that of the whole
-process. The cold figure is a fresh `scanseg segment` process, its text cache filled. Medians and
+process up to there. Then 2,000 and 10,000 cached labels are timed in turn with 20: ratios. The cold figure is a fresh `scanseg segment` process, its text cache filled. Medians and
 ranges; compare only figures of one run.
 """
 
@@ -80,6 +80,24 @@ def warm(threads: int, repeat: int, labels: int) -> dict[str, object]:
     }
 
 
+def by_labels(repeat: int, few: int, many: tuple[int, ...]) -> dict[str, object]:
+    """How much longer many cached labels take than few: in turn, ratios round by round."""
+    from skimage.data import chelsea
+
+    from scanseg import Segmenter, bench
+    from scanseg.formats.photos import read_photo
+
+    seg, photo = Segmenter.from_pretrained("embedded", device="cpu"), read_photo(chelsea())
+    found = [bench.by_labels(seg, photo, (few, *many), repeat=1) for _ in range(repeat)]
+    figures: dict[str, object] = {}
+    for count in many:
+        ratios = [times[count] / times[few] for times in found]
+        figures[f"x_{count}_labels"] = statistics.median(ratios)
+        figures[f"x_{count}_min"], figures[f"x_{count}_max"] = min(ratios), max(ratios)
+    figures["peak_with_these"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return figures
+
+
 def cold(threads: int, repeat: int) -> dict[str, object]:
     """Times of whole `scanseg segment` processes."""
     from PIL import Image
@@ -111,11 +129,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--labels", type=int, default=20)
+    parser.add_argument(
+        "--many", type=int, nargs="*", default=[2_000, 10_000], help="numbers of labels to compare"
+    )
     parser.add_argument("--no-cold", action="store_true", help="leave out the cold processes")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    figures = {"threads": arguments.threads}
+    figures: dict[str, object] = {"threads": arguments.threads}
     figures |= warm(arguments.threads, arguments.repeat, arguments.labels)
+    figures |= by_labels(arguments.repeat, arguments.labels, tuple(arguments.many))
     if not arguments.no_cold:
         figures |= cold(arguments.threads, 3)
     for name, value in figures.items():
