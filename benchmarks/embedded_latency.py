@@ -3,8 +3,9 @@
     python benchmarks/embedded_latency.py [--threads 2] [--repeat 9] [--labels 20] [--json FILE]
 
 Warm calls are timed in one process on one photo (long side 640); peak memory is that of the whole
-process up to there. Then 2,000 and 10,000 cached labels are timed in turn with 20: ratios. The cold figure is a fresh `scanseg segment` process, its text cache filled. Medians and
-ranges; compare only figures of one run.
+process up to there. Then 2,000 and 10,000 cached labels are timed in turn with 20: ratios. The cold
+figure is a fresh `scanseg segment` process, its text cache filled. Medians and ranges; compare only
+figures of one run.
 """
 
 from __future__ import annotations
