@@ -26,8 +26,9 @@ def test_naive_and_exact_agree(tmp_path: Path) -> None:
     with torch.inference_mode():
         masks, embeddings = naive.naive_proposals(seg, pixels)
         ours = seg.proposals(pixels, seg.clip.encode_image(pixels))
-    assert torch.allclose(masks, ours.masks, atol=1e-4)
-    assert torch.allclose(embeddings, ours.embeddings, atol=1e-4)
+    # large random weights: MKL and oneDNN (AMD CPUs) are 1.2e-4 apart in mask probability
+    assert torch.allclose(masks, ours.masks, atol=5e-4)
+    assert torch.allclose(embeddings, ours.embeddings, atol=5e-4)
     words = Vocabulary([f"word {i}" for i in range(40)], background=())
     settings = seg.recipe.settings.replace(mask_threshold=0.3)
     out = seg(tmp_path / "photo.png", words, settings=settings)
