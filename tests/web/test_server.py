@@ -70,7 +70,8 @@ def test_signals_end_it_cleanly(number: int) -> None:
 def test_a_running_request_is_answered_before_the_end(png: bytes) -> None:
     photo = encoded(np.zeros((1200, 1200, 3), np.uint8))
     with running("--preset", "tiny") as server:
-        form = {"files": {"photo": photo}, "data": {"labels": ",".join("abcdefghijklmnopqrst")}}
+        words = ",".join(f"place {i}" for i in range(200))  # a second or more
+        form = {"files": {"photo": photo}, "data": {"labels": words}}
         with ThreadPoolExecutor() as pool:
             answer = pool.submit(httpx.post, server.address + "api/v1/segment", timeout=60, **form)
             while httpx.get(server.address + "health").json()["status"] != "busy":

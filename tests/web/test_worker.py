@@ -20,14 +20,14 @@ from scanseg.web.worker import Answer, Worker
 
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 QUICK = encoded(np.full((40, 40, 3), 99, np.uint8))
-SLOW = encoded(np.zeros((2000, 2000, 3), np.uint8))  # with 120 words: a second or more
+SLOW = encoded(np.zeros((2000, 2000, 3), np.uint8))  # with hundreds of new words: seconds
 
 
 def job(words: int = 2, background: str = "wall") -> dict[str, Any]:
-    """``background`` makes questions differ, so that the engine does not know the answer yet."""
+    """``background`` makes questions differ, so that the engine knows neither words nor answer."""
     return {
         "preset": "tiny",
-        "labels": {f"word {i}": [] for i in range(words)},
+        "labels": {f"{background} {i}": [] for i in range(words)},
         "background": [background],
         "unknown_below": None,
         "output": "json",
@@ -115,7 +115,7 @@ def test_no_turn_in_time(worker: Worker, on_loop: Runner) -> None:
     limited(worker, max_seconds=60)
 
     async def run() -> None:
-        first = asyncio.create_task(worker.submit(job(120, "floor"), lambda: SLOW))
+        first = asyncio.create_task(worker.submit(job(400, "floor"), lambda: SLOW))
         await until_busy(worker)
         limited(worker, max_seconds=0.2)
         with pytest.raises(Refusal, match=r"no turn within 0\.2 seconds") as refused:
@@ -135,7 +135,7 @@ def test_what_takes_too_long_is_ended_and_the_next_one_works(
 
     async def run() -> Answer:
         with pytest.raises(Refusal, match="took longer") as refused:
-            await worker.submit(job(120, "ceiling"), lambda: SLOW)
+            await worker.submit(job(600, "ceiling"), lambda: SLOW)
         assert refused.value.status == 503
         limited(worker, max_seconds=60)
         return await worker.submit(job(), lambda: QUICK)
@@ -151,7 +151,7 @@ def test_an_engine_that_dies_is_replaced(worker: Worker, on_loop: Runner) -> Non
     limited(worker, max_seconds=60)
 
     async def run() -> Answer:
-        slow = asyncio.create_task(worker.submit(job(120, "ground"), lambda: SLOW))
+        slow = asyncio.create_task(worker.submit(job(600, "ground"), lambda: SLOW))
         await until_busy(worker)
         os.kill(worker.process_id or 0, signal.SIGKILL)  # as the system does when memory runs out
         with pytest.raises(Refusal, match="ended and was started again") as refused:
