@@ -341,11 +341,11 @@ def test_contenders_are_those_that_could_win_in_a_block() -> None:
     masks[0, :, :16], masks[1, :, 16:] = 1.0, 1.0
     scores = torch.tensor([[0.5, 0.3, 0.2, 0.1], [0.5, 0.0, 0.2, 0.1]])
     floor = torch.full((16, 32), torch.inf)
-    known = torch.tensor([0])
+    rest = torch.tensor([1, 2, 3])
 
     def found(left: float, right: float) -> list[int]:
         floor[3, 2], floor[3, 30] = left, right
-        return _contenders(scores, masks, None, known, floor).tolist()
+        return _contenders(scores, masks, None, rest, floor).tolist()
 
     # each block sees one column of the other one: 0.3 + 0.0, 0.2 + 0.2, 0.1 + 0.1
     assert found(torch.inf, torch.inf) == []

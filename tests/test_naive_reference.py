@@ -6,14 +6,18 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from skimage.data import coffee
 
 from scanseg import Segmenter, Vocabulary
+from scanseg.proposals import quick_layers
 
 
-def test_naive_and_exact_agree(tmp_path: Path) -> None:
+def test_naive_and_exact_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # one library for both: large random weights carry rounding to 1.2e-4 in mask probability
+    monkeypatch.setattr(quick_layers, "prefers_onednn", lambda: False)
     path = Path(__file__).parents[1] / "benchmarks" / "naive_reference.py"
     spec = importlib.util.spec_from_file_location("naive_reference", path)
     assert spec is not None
@@ -26,9 +30,8 @@ def test_naive_and_exact_agree(tmp_path: Path) -> None:
     with torch.inference_mode():
         masks, embeddings = naive.naive_proposals(seg, pixels)
         ours = seg.proposals(pixels, seg.clip.encode_image(pixels))
-    # large random weights: MKL and oneDNN (AMD CPUs) are 1.2e-4 apart in mask probability
-    assert torch.allclose(masks, ours.masks, atol=5e-4)
-    assert torch.allclose(embeddings, ours.embeddings, atol=5e-4)
+    assert torch.allclose(masks, ours.masks, atol=1e-4)
+    assert torch.allclose(embeddings, ours.embeddings, atol=1e-4)
     words = Vocabulary([f"word {i}" for i in range(40)], background=())
     settings = seg.recipe.settings.replace(mask_threshold=0.3)
     out = seg(tmp_path / "photo.png", words, settings=settings)

@@ -27,15 +27,20 @@ def prefers_onednn() -> bool:
     return _has_onednn() and _vendor_is_amd()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """``x W^T + b``, (..., in) -> (..., out), and the exact GELU of it if ``gelu``."""
-    quick = (
+def plain_inference(x: Tensor) -> bool:
+    """Whether ``x`` is on a CPU and nobody watches: no gradients, autocast or compilation."""
+    return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
-    quick = quick and x.dtype == weight.dtype and (bias is None or bias.is_contiguous())
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    """``x W^T + b``, (..., in) -> (..., out), and the exact GELU of it if ``gelu``."""
+    quick = plain_inference(x) and x.dtype == weight.dtype
+    quick = quick and (bias is None or bias.is_contiguous())
     half = gelu and x.dtype == torch.bfloat16 and _has_bfloat16()  # oneDNN's product anyway
     if quick and ((x.dtype == torch.float32 and prefers_onednn()) or half):
         after: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")

@@ -304,7 +304,7 @@ def label_map(
         open_ = (bound >= best) & (bound > 0)
         if open_.any():
             floor = best.masked_fill(~open_, torch.inf)
-            compete(_contenders(scores, masks, dense, leading, floor))
+            compete(_contenders(scores, masks, dense, rest, floor))
     confidence = (best / total.clamp_min(EPSILON)).clamp(0, 1)
     return LabelMap(winner, confidence, torch.cat(kept) if keep_scores else None)
 
@@ -321,9 +321,9 @@ def _leading(scores: Tensor, cells: Tensor | None) -> Tensor:
 
 
 def _contenders(
-    scores: Tensor, masks: Tensor, dense: DenseEvidence | None, known: Tensor, floor: Tensor
+    scores: Tensor, masks: Tensor, dense: DenseEvidence | None, rest: Tensor, floor: Tensor
 ) -> Tensor:
-    """Labels, ascending, ``known`` ones aside, that could reach ``floor`` at some pixel.
+    """Those labels among ``rest``, (k,) ascending, that could reach ``floor`` at some pixel.
 
     The photo is cut into blocks. Within one, a label has at most its scores times the masks' maxima
     there, and the maximum of its cells in and around the block.
@@ -340,14 +340,13 @@ def _contenders(
     ceilings = torch.cat([_maxima(masks, p, side, columns) for p in blocks.split(256)], 1)  # (Q, u)
     if dense is not None:
         around = _neighbourhoods(blocks, columns, dense.scores.shape[1:])  # (9, u)
-    possible = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-    for part in torch.arange(scores.shape[1], device=scores.device).split(256):
+    found = []
+    for part in rest.split(256):
         most = scores[:, part].T @ ceilings  # (k, u)
         if dense is not None:
             most += dense.scores[part].flatten(1)[:, around].amax(1)
-        possible[part] = ((most >= wanted) & (most > 0)).any(1)
-    possible[known] = False
-    return possible.nonzero()[:, 0]
+        found.append(part[((most >= wanted) & (most > 0)).any(1)])
+    return torch.cat(found)
 
 
 def _block_minima(

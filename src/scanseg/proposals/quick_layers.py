@@ -21,7 +21,7 @@ from transformers.models.swin.modeling_swin import (
     window_reverse,
 )
 
-from scanseg.cpu_products import linear, prefers_onednn
+from scanseg.cpu_products import linear, plain_inference, prefers_onednn
 
 
 def take_over(model: nn.Module) -> None:
@@ -37,13 +37,7 @@ def take_over(model: nn.Module) -> None:
 
 def _quick(x: Tensor) -> bool:
     """Whether the quick path may run for this input."""
-    return (
-        not torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+    return x.dtype == torch.float32 and plain_inference(x)
 
 
 class WindowLayer(SwinLayer):
