@@ -24,7 +24,7 @@ from scanseg.training.embedded_head import (
     Sampler,
     Words,
     fit,
-    image_class_layer,
+    image_class_layers,
     points_of,
     save_head,
     step_loss,
@@ -45,7 +45,14 @@ from scanseg.training.head_labels import (
 from scanseg.training.head_photos import HELD_OUT, Photo, held_out, training_photos
 from scanseg.training.head_sampling import Views
 from scanseg.training.head_views import View, random_view
-from scanseg.training.head_vocabularies import ADE31, CITY19, COCO133, VOC20, VOCABULARIES
+from scanseg.training.head_vocabularies import (
+    ADE31,
+    CITY19,
+    COCO133,
+    COCO_OF_IMAGENET,
+    VOC20,
+    VOCABULARIES,
+)
 
 D = 384
 
@@ -170,6 +177,21 @@ def test_teachers_are_silenced_where_the_truth_contradicts_them() -> None:
     only_persons = label_layers(coco_photo(1), truth, {"ade31": said})[1].labels
     np.testing.assert_array_equal(only_persons.mass, [[1, 0, 0, 1, 0]])
     assert only_persons.ids[0, 0, 3] == chair
+
+
+def test_a_street_that_may_be_road_or_pavement_gates_but_names_nothing() -> None:
+    street, facade = index(VOCABULARIES["facades"], "street"), 0
+    photo = Photo("facades_night_day", "a", Path("a"), vocabulary="facades", unnamed=(street,))
+    truth = np.array([[street, street, facade]])
+    said = hard(index(ADE31, "sidewalk"), index(ADE31, "wall"), index(ADE31, "building"))
+    own, teacher = label_layers(photo, truth, {"ade31": said})
+    assert own.vocabulary == "facades"
+    np.testing.assert_array_equal(own.labels.mass, [[0, 0, 1]])
+    np.testing.assert_array_equal(teacher.labels.mass, [[1, 0, 1]])  # a wall is no street
+    stored = StoredPhoto(
+        photo, np.zeros((8, 24, 3), np.uint8), np.repeat(np.repeat(truth, 8, 0), 8, 1), {}
+    )
+    assert class_counts([stored], "facades", 11)[[street, facade]].tolist() == [0, 1]
 
 
 def test_background_is_a_class_of_its_own_and_what_is_kept_must_be_probable() -> None:
@@ -397,9 +419,49 @@ def test_points_of_a_batch_start_at_their_view() -> None:
 def test_image_labels_hold_where_conse_agrees() -> None:
     keys = torch.eye(3)
     conse = torch.stack([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)])
-    layer = image_class_layer(conse, 1, keys, (1, 2), 0.2)
+    (layer,) = image_class_layers(conse, 1, keys, (1, 2), 0.2)
     np.testing.assert_array_equal(layer.labels.shares, [[[0, 1]]])
     assert (layer.labels.ids == 1).all()
+
+
+def test_image_labels_are_coco_names_where_one_fits() -> None:
+    labrador, keys = 208, torch.zeros(1000, 3)
+    keys[labrador, 0] = 1.0
+    found = image_class_layers(torch.ones(3, 1, 1), labrador, keys, (2, 2), 0.2)
+    assert [(layer.vocabulary, int(layer.labels.ids[0, 0, 0])) for layer in found] == [
+        ("imagenet1k", labrador),
+        ("coco133", index(COCO133, "dog")),
+    ]
+
+
+def test_coco_names_of_imagenet_fit_the_classes_own_names() -> None:
+    """The table is by number: where the class is called as the COCO name is, it must be listed."""
+    from scanseg.encoders.embedded import class_descriptions
+
+    lemmas = [
+        [lemma.strip() for lemma in line.split(":")[0].split(",")] for line in class_descriptions()
+    ]
+    assert set(COCO_OF_IMAGENET) <= {words[0] for words in COCO133}
+    listed = [number for numbers in COCO_OF_IMAGENET.values() for number in numbers]
+    assert len(listed) == len(set(listed))
+    same = {"umbrella", "banana", "broccoli", "pizza", "orange", "toaster", "vase", "laptop"}
+    same |= {"backpack", "microwave", "zebra", "traffic light", "refrigerator", "remote control"}
+    for number, names in enumerate(lemmas):
+        for name in same & set(names):
+            wanted = "remote" if name == "remote control" else name
+            assert number in COCO_OF_IMAGENET[wanted], name
+    for name, part in {"bird": "bird", "dog": "dog", "bear": "bear", "chair": "chair"}.items():
+        assert any(part in " ".join(lemmas[n]).split() for n in COCO_OF_IMAGENET[name])
+    for name, word in {
+        "bottle": "bottle",
+        "clock": "clock",
+        "truck": "truck",
+        "bus": "bus",
+    }.items():
+        assert all(
+            any(word in lemma for lemma in lemmas[n]) or n in {555, 675, 717, 864, 907}
+            for n in COCO_OF_IMAGENET[name]
+        ), name
 
 
 def small_config(folder: Path, steps: int) -> HeadConfig:
@@ -431,8 +493,9 @@ def test_a_few_steps_teach_a_split_and_the_file_gives_it_back(
     words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
     head, scale, sampler = fit(small_config(tmp_path, 100), encoder, [halves], words)
     text = words.embeddings[[words.index["apple"], words.index["bear"]]]
-    sampler.restart(12345)  # views that were not trained on
-    views = sampler.views.draw(24, 64)
+    unmixed = Views([halves], {}, 0.0)
+    unmixed.restart(12345)  # views that were not trained on
+    views = unmixed.draw(24, 64)
     context = encoder.encode_image(torch.stack([view.pixels for view in views]), layers=(1,))
     said = torch.einsum("bdyx,kd->bkyx", head(context), text).argmax(1).numpy()
     true = np.stack([view.layers[0].labels.ids[0] for view in views])

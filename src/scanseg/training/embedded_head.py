@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
-from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps
+from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps, load_dense_head
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
     Hint,
@@ -43,9 +43,15 @@ from scanseg.training.head_hints import HintPoint, Hints, hint_points
 from scanseg.training.head_labels import Layer, SoftLabels, rivals, something_else
 from scanseg.training.head_photos import Photo, Recipe, training_photos
 from scanseg.training.head_sampling import SIDES, Views
-from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
+from scanseg.training.head_vocabularies import (
+    COCO133,
+    COCO_OF_IMAGENET,
+    FIRST_CLASS,
+    VOCABULARIES,
+)
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
+from scanseg.training.self_votes import make_self_votes, votes_folder
 from scanseg.training.small_loop import Group, Loop
 from scanseg.weights import write_trained
 
@@ -87,6 +93,8 @@ class HeadConfig:
         hint_weight: of the mean squared error of the teachers' features, standardised.
         image_class_weight: weight of ImageNet's image-level labels.
         paste: probability that a view gets one object of another photo, and again a second one.
+        mix: probability that a rectangle of a view shows another photo.
+        earlier: file of an earlier head, or heads together, that votes too (self-training).
         sources: relative frequency of the data sets among the views.
         seed: of everything that is drawn.
         threads: for torch; a second thread makes the next step's views and features.
@@ -116,6 +124,8 @@ class HeadConfig:
     rest_weight: float = 0.5
     hint_weight: float = 0.5
     paste: float = 0.4
+    mix: float = 0.4
+    earlier: Path | None = None
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
             "coco_train": 5.0,
@@ -319,15 +329,26 @@ def points_of(
     return [point for point in found if len(point.cells)]
 
 
-def image_class_layer(
+def image_class_layers(
     conse: Tensor, image_class: int, keys: Tensor, grid: tuple[int, int], weight: float
-) -> Layer:
-    """Cells of a photo of one thing whose ConSE embedding (D, rows, columns) agrees with it."""
+) -> list[Layer]:
+    """Cells of a photo of one thing whose ConSE embedding (D, rows, columns) agrees with it.
+
+    They show a class of ImageNet's, and a COCO name where one fits (``COCO_OF_IMAGENET``).
+    """
     near = torch.einsum("dyx,d->yx", conse, keys[image_class])
     near = F.interpolate(near[None, None], grid, mode="bilinear", align_corners=False)[0]
     shares = (near >= IMAGE_CLASS_SIMILARITY).float().numpy()  # (1, rows, columns)
-    ids = np.full(shares.shape, image_class, np.int16)
-    return Layer(IMAGE_CLASSES, SoftLabels(ids, shares), weight)
+    said = [(IMAGE_CLASSES, image_class)]
+    said += [
+        ("coco133", number)
+        for number, words in enumerate(COCO133)
+        if image_class in COCO_OF_IMAGENET.get(words[0], ())
+    ]
+    return [
+        Layer(vocabulary, SoftLabels(np.full(shares.shape, number, np.int16), shares), weight)
+        for vocabulary, number in said
+    ]
 
 
 @dataclass(frozen=True)
@@ -431,14 +452,12 @@ def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, ste
     for number, view in enumerate(views):
         layers = list(view.layers)
         if view.image_class >= 0 and config.image_class_weight > 0:
-            layers.append(
-                image_class_layer(
-                    maps.conse[number],
-                    view.image_class,
-                    encoder.keys,
-                    view.grid,
-                    config.image_class_weight,
-                )
+            layers += image_class_layers(
+                maps.conse[number],
+                view.image_class,
+                encoder.keys,
+                view.grid,
+                config.image_class_weight,
             )
         points += points_of(number, view, sampler, layers, config.rest_weight)
         if config.hint_weight > 0:
@@ -465,7 +484,9 @@ def fit(
     head = DenseHead(dropout=config.dropout)
     head.branch.load_state_dict(nn.Sequential(*encoder.tower.blocks[3:]).state_dict())
     head.to(memory_format=torch.channels_last)
-    sampler = Sampler(Views(photos, config.sources, config.paste), words, config.points)
+    sampler = Sampler(
+        Views(photos, config.sources, config.paste, mix=config.mix), words, config.points
+    )
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
     some = [batch_of(config, encoder, sampler, config.steps + i) for i in range(4)]
@@ -577,10 +598,14 @@ def train(config: HeadConfig) -> Path:
     make_votes(photos, config.teachers, config.work)
     own = {teacher: something_else(teacher) for teacher in FIRST_CLASS}
     words = Words(encoder, tables(config), config.withheld, config.work / "words.pt", own)
+    earlier = None
+    if config.earlier is not None:
+        rows = words.embeddings[[words.index[one[0]] for one in COCO133]]
+        make_self_votes(photos, config.earlier, rows, encoder, config.work, config.withheld)
+        earlier = votes_folder(config.work, config.earlier)
     path = config.work / config.name
-    head, scale, sampler = fit(
-        config, encoder, load_photos(photos, config.work), words, path.with_suffix(".checkpoint")
-    )
+    stored = load_photos(photos, config.work, earlier)
+    head, scale, sampler = fit(config, encoder, stored, words, path.with_suffix(".checkpoint"))
     names = taught_words(words, sampler)
     embeddings = words.embeddings[[words.index[name] for name in names]]
     counted: dict[str, int] = {}
@@ -589,9 +614,12 @@ def train(config: HeadConfig) -> Path:
     kept = {
         k: v
         for k, v in asdict(config).items()
-        if k not in ("data", "teachers", "work", "name", "save_every")
+        if k not in ("data", "teachers", "work", "name", "save_every", "earlier")
     }
-    save_head(path, head, scale, names, embeddings, {"config": kept, "photos": counted})
+    notes: dict[str, object] = {"config": kept, "photos": counted}
+    if config.earlier is not None:
+        notes["earlier"] = load_dense_head(config.earlier).notes
+    save_head(path, head, scale, names, embeddings, notes)
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
 

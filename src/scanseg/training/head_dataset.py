@@ -25,6 +25,8 @@ from scanseg.training.head_segments import PhotoSegments, read_photo_segments
 from scanseg.training.head_views import View, random_view
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
+from scanseg.training.self_votes import VOCABULARY as SELF_VOCABULARY
+from scanseg.training.self_votes import read_self_votes
 
 IMAGE_CLASSES = "imagenet1k"
 """Vocabulary of the image-level labels: the lemmas of the 1000 ImageNet classes."""
@@ -99,8 +101,15 @@ class TrainingView:
         return self.rest.shape[0], self.rest.shape[1]
 
 
-def load_photos(photos: Sequence[Photo], work: Path) -> list[StoredPhoto]:
+def load_photos(
+    photos: Sequence[Photo], work: Path, earlier: Path | None = None
+) -> list[StoredPhoto]:
     """Read photos, labels and votes; photos that have neither are left out.
+
+    Args:
+        photos: the training set.
+        work: folder with the teachers' votes.
+        earlier: folder with an earlier head's, ``self_votes.votes_folder``.
 
     Raises:
         InputError: nothing is left.
@@ -112,6 +121,9 @@ def load_photos(photos: Sequence[Photo], work: Path) -> list[StoredPhoto]:
             with np.load(vote_path(work, photo)) as file:
                 votes = gated_votes(photo, dict(file))
                 hints = {name: file[f"{name}_hints"] for name in votes if f"{name}_hints" in file}
+        own = None if earlier is None else read_self_votes(photo, earlier, votes)
+        if own is not None:
+            votes[SELF_VOCABULARY] = own
         truth = photo.truth()
         if truth is not None or votes:
             pixels, segments = np.asarray(photo.open()), read_photo_segments(photo)
@@ -160,7 +172,8 @@ def class_counts(stored: Sequence[StoredPhoto], vocabulary: str, classes: int) -
     for one in stored:
         said = []
         if one.truth is not None and one.photo.vocabulary == vocabulary:
-            said.append(one.truth[4::8, 4::8])
+            truth = one.truth[4::8, 4::8]
+            said.append(np.where(np.isin(truth, one.photo.unnamed), IGNORE, truth))
         if vocabulary in one.votes:
             ids, shares = one.votes[vocabulary].ids[0], one.votes[vocabulary].shares[0]
             said.append(np.where(shares > 0, ids, IGNORE)[2::4, 2::4])

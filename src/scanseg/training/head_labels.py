@@ -13,7 +13,7 @@ of the words that it knows. The gates on the teachers:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,8 @@ from scanseg.training.head_views import View
 from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 
 IGNORE = 255
-TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5}
-LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75}
+TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5, "coco133": 0.5}
+LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75, "coco133": 0.5}
 """Probability that a teacher must give to what it is allowed to say."""
 STREET_SHARE = 0.05
 """Share of road and sidewalk, by the scene teacher, from which a photo is a street scene."""
@@ -152,8 +152,12 @@ _ANIMALS: dict[str, tuple[range, ...]] = {
     "dog": (range(151, 269),),
     "horse": (range(339, 340),),
     "sheep": (range(348, 350),),
+    "elephant": (range(385, 387), range(101, 102)),
+    "bear": (range(294, 298),),
+    "zebra": (range(340, 341),),
+    "giraffe": (),
 }
-"""VOC's animals -> the ImageNet classes that are one."""
+"""Animals among the names -> the ImageNet classes that are one."""
 FIRST_OBJECT = 398
 """ImageNet classes below this one are animals."""
 
@@ -269,7 +273,7 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
     """
     gated = {}
     for teacher, least in LEAST_SHARE.items():
-        if teacher not in votes:
+        if f"{teacher}_shares" not in votes:
             continue
         ids = votes[teacher].astype(np.int16) - FIRST_CLASS.get(teacher, 0)
         shares = votes[f"{teacher}_shares"].astype(np.float32) / 255
@@ -288,14 +292,13 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
 def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> None:
     objects, scene = gated["voc21"], gated["ade31"]
     names = [words[0] for words in VOCABULARIES["voc21"]]
+    animal = animals_in(image_class, names)
     right = np.array(
         [
-            any(image_class in ids for ids in _ANIMALS[name])
-            if name in _ANIMALS
-            else name == "person" or image_class >= FIRST_OBJECT
-            for name in names
+            animal[number] and (name in (*_ANIMALS, "person") or image_class >= FIRST_OBJECT)
+            for number, name in enumerate(names)
         ]
-        + [all(image_class not in ids for animals in _ANIMALS.values() for ids in animals)]
+        + [not any(_is(image_class, name) for name in names if name in _ANIMALS)]
     )
     objects = objects.without(~right[objects.ids], LEAST_SHARE["voc21"])
     gated["voc21"] = objects
@@ -306,6 +309,15 @@ def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> N
     thing = ~np.isin(objects.ids[0], (names.index("person"), something_else("voc21")))
     forbidden |= (objects.mass > 0) & thing
     gated["ade31"] = scene.without(forbidden, LEAST_SHARE["ade31"])
+
+
+def _is(image_class: int, animal: str) -> bool:
+    return any(image_class in ids for ids in _ANIMALS[animal])
+
+
+def animals_in(image_class: int, names: Sequence[str]) -> np.ndarray:
+    """(names,) bool: false for an animal that a photo of that ImageNet class does not show."""
+    return np.array([name not in _ANIMALS or _is(image_class, name) for name in names])
 
 
 def label_layers(
@@ -320,7 +332,8 @@ def label_layers(
     """
     layers = []
     if truth is not None:
-        layers.append(Layer(photo.vocabulary, SoftLabels.hard(truth), 1.0))
+        named = np.where(np.isin(truth, photo.unnamed), IGNORE, truth)
+        layers.append(Layer(photo.vocabulary, SoftLabels.hard(named), 1.0))
     for teacher, said in votes.items():
         if truth is not None:
             wrong = np.stack([_contradicted(photo, teacher, ids, truth) for ids in said.ids])
@@ -336,6 +349,8 @@ def _contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarra
     if photo.vocabulary == "clothing":  # labelled pixels belong to the person
         person = [words[0] for words in VOCABULARIES[teacher]].index("person")
         return np.asarray(known & (said != person))
+    if teacher == photo.vocabulary:  # an earlier head, in the truth's own words
+        return np.asarray(known | (said < photo.exhaustive))
     table = COMPATIBLE.get((photo.vocabulary, teacher))
     if table is None:
         return np.asarray(known)

@@ -40,6 +40,8 @@ class Photo:
         labels: PNG of class ids (255 = not labelled), or ``None``.
         vocabulary: whose ids those are, a key of ``head_vocabularies.VOCABULARIES``.
         silent: label ids that say nothing (a background that hides other things).
+        unnamed: label ids that teachers must agree with, but whose name is too coarse to be learned
+            (a "street" that may be road or pavement).
         exhaustive: ids 0..n-1 that are labelled wherever they occur in the photo: an unlabelled
             pixel is certainly none of them. 0: nothing is known about unlabelled pixels.
         permissive: its licence allows the permissive recipe.
@@ -52,6 +54,7 @@ class Photo:
     labels: Path | None = None
     vocabulary: str = ""
     silent: tuple[int, ...] = ()
+    unnamed: tuple[int, ...] = ()
     exhaustive: int = 0
     permissive: bool = False
     image_class: int = -1
@@ -151,6 +154,7 @@ def _facades(folder: Path) -> list[Photo]:
             labels=folder / "labels" / f"{stem}.png",
             vocabulary="facades",
             silent=(4, 7),  # "non-building / traffic infrastructure" name no visible kind of thing
+            unnamed=(6,),  # "street" is road and pavement alike
             permissive=True,
         )
         for stem in _stems(folder / "splits" / "train.txt")

@@ -1,4 +1,4 @@
-"""Where training views come from: a data set, a photo of it, a window, pasted objects."""
+"""Where training views come from: a data set, a photo of it, a window, what is put onto it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, draw_view
+from scanseg.training.head_mix import mixed
 from scanseg.training.head_paste import Clippings
 
 SIDES = {
@@ -27,6 +28,7 @@ class Views:
         frequencies: data set -> relative frequency of its views; 1 for those that are not named.
         paste: probability of one pasted object more, up to ``MOST_PASTED``.
         sides: data set -> least and largest long side.
+        mix: probability that a rectangle of a view shows another photo.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class Views:
         frequencies: Mapping[str, float],
         paste: float,
         sides: Mapping[str, tuple[int, int]] = SIDES,
+        mix: float = 0.0,
     ) -> None:
-        self.photos, self.paste, self.sides = photos, paste, sides
+        self.photos, self.paste, self.sides, self.mix = photos, paste, sides, mix
         self.clippings = Clippings(photos)
         self.by_source: dict[str, list[StoredPhoto]] = {}
         for stored in photos:
@@ -51,10 +54,16 @@ class Views:
 
     def draw(self, count: int, window: int) -> list[TrainingView]:
         """Square windows of ``count`` photos, drawn independently."""
-        sources = self.rng.choices(self.sources, self.frequencies, k=count)
-        return [self._view(source, window) for source in sources]
+        return [self._mixed_view(window) for _ in range(count)]
 
-    def _view(self, source: str, window: int) -> TrainingView:
+    def _mixed_view(self, window: int) -> TrainingView:
+        view = self._view(window)
+        if self.mix > 0 and self.rng.random() < self.mix:
+            view = mixed(view, self._view(window), self.rng)
+        return view
+
+    def _view(self, window: int) -> TrainingView:
+        source = self.rng.choices(self.sources, self.frequencies)[0]
         stored = self.rng.choice(self.by_source[source])
         view = draw_view(stored, self.sides[source], window, self.rng)
         for _ in range(MOST_PASTED):

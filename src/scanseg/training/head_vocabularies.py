@@ -115,7 +115,7 @@ platform
 playingfield | sports field | pitch
 railroad | railway tracks
 river | stream
-road | street | asphalt
+road | street
 roof | rooftop
 sand | beach
 sea | ocean
@@ -236,7 +236,7 @@ car | automobile
 fence
 non-building infrastructure
 shop | shop front
-street | road | pavement
+street
 traffic infrastructure
 vegetation | tree | bushes | plants
 window | windows
@@ -317,3 +317,101 @@ VOCABULARIES: dict[str, tuple[tuple[str, ...], ...]] = {
 FIRST_CLASS = {"ade31": 1, "voc21": 1}
 """Teachers whose id 0 is "background": class k of the vocabulary is their id k + 1. In labels,
 background is the class after the last, "something else"."""
+
+
+def _numbers(text: str) -> dict[str, frozenset[int]]:
+    found = {}
+    for line in text.strip().splitlines():
+        name, listed = line.split(":")
+        ends = (part.split("-") for part in listed.split())
+        found[name] = frozenset(n for e in ends for n in range(int(e[0]), int(e[-1]) + 1))
+    return found
+
+
+COCO_OF_IMAGENET = _numbers("""
+bird: 7-24 80-100 127-146
+dog: 151-268
+cat: 281-285
+bear: 294-297
+zebra: 340
+horse: 339
+cow: 345-346
+sheep: 348-349
+elephant: 101 385-386
+airplane: 404 895
+clock: 409 530 892
+backpack: 414
+stairs: 421
+towel: 434
+sports ball: 429 430 522 574 722 768 805 852 890
+bottle: 440 720 737 898 907
+bicycle: 444 671
+shelf: 453
+tie: 457 906
+train: 466 547 705 820 829
+car: 436 468 511 609 627 656 661 751 817
+boat: 403 472 484 510 554 576 625 628 724 780 814 871 914
+cell phone: 487
+fence: 489 716 912
+cabinet: 493 495 553 894
+knife: 499
+cup: 504 968
+keyboard: 508 878
+bed: 520 564
+dining table: 532
+truck: 555 569 675 717 864 867
+chair: 423 559 765 857
+wine glass: 572 966
+hair drier: 589
+remote: 761
+laptop: 620 681
+light: 619 846
+microwave: 651
+bus: 654 779 874
+bowl: 659 809
+tv: 664 851
+motorcycle: 665 670
+tent: 672
+mouse: 673
+bench: 703
+parking meter: 704
+pillow: 721
+potted plant: 738
+blanket: 750
+handbag: 748
+tennis racket: 752
+refrigerator: 760
+skis: 795
+door: 799
+stone wall: 825
+oven: 827
+bridge: 821 839 888
+couch: 831
+curtain: 794 854
+teddy bear: 850
+roof: 853 858
+toaster: 859
+toilet: 861
+umbrella: 879
+vase: 883
+sink: 896
+window blind: 905
+spoon: 618 910
+traffic light: 920
+book: 921
+sandwich: 933
+hot dog: 934
+broccoli: 937
+apple: 948
+orange: 950
+fruit: 949 951-957
+banana: 954
+pizza: 963
+flower: 985 986
+rug: 741
+mountain: 970 972 980
+sea: 978
+house: 425 660
+""")
+"""COCO name -> the ImageNet classes (0 to 999) whose photos show one."""
+COCO_OF_IMAGENET["fruit"] -= COCO_OF_IMAGENET["banana"]

@@ -1,6 +1,7 @@
 """A contact sheet of what the teachers may say: ``python -m scanseg.training.vote_sheet --help``.
 
-One row per photo: the photo, then each teacher's votes after all gates, the true labels' included.
+One row per photo: the photo, then each teacher's votes after all gates, the true labels' included,
+and last the COCO names that are true or that an earlier head (``--earlier``) may say.
 Look at it before training on them.
 """
 
@@ -20,6 +21,7 @@ from scanseg.training.head_labels import LEAST_SHARE, label_layers
 from scanseg.training.head_photos import Photo, training_photos
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
+from scanseg.training.self_votes import votes_folder
 from scanseg.training.teachers import VOTE_GRID
 
 TILE = (300, 300)
@@ -39,17 +41,13 @@ def evenly(photos: Sequence[Photo], work: Path, count: int) -> list[Photo]:
 
 
 def tiles(stored: StoredPhoto) -> list[Image.Image]:
-    """The photo, and an overlay per teacher: what it said that is believed."""
+    """The photo, and an overlay per vocabulary of votes: what was said that is believed."""
     grid = (VOTE_GRID, VOTE_GRID)
     truth = None
     if stored.truth is not None:
         rows, columns = (np.arange(VOTE_GRID) * n // VOTE_GRID for n in stored.truth.shape)
         truth = stored.truth[np.ix_(rows, columns)]
-    said = {
-        layer.vocabulary: layer.labels
-        for layer in label_layers(stored.photo, truth, stored.votes)
-        if layer.vocabulary in LEAST_SHARE
-    }
+    layers = label_layers(stored.photo, truth, stored.votes)
     height, width = stored.pixels.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -57,10 +55,9 @@ def tiles(stored: StoredPhoto) -> list[Image.Image]:
     for teacher in LEAST_SHARE:
         labels = np.full(grid, UNKNOWN, np.int32)
         shares = np.zeros(grid, np.float32)
-        if teacher in said:
-            shares = said[teacher].shares[0]
-            ids = said[teacher].ids[0].astype(np.int32)
-            labels = np.where(shares > 0, ids, np.int32(UNKNOWN))
+        for said in (layer.labels for layer in layers if layer.vocabulary == teacher):
+            labels = np.where(said.shares[0] > 0, said.ids[0].astype(np.int32), labels)
+            shares = np.maximum(shares, said.shares[0])
         names = (*(words[0] for words in VOCABULARIES[teacher]), "something else")
         full, sure = (
             np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
@@ -71,9 +68,9 @@ def tiles(stored: StoredPhoto) -> list[Image.Image]:
     return pictures
 
 
-def draw_sheet(photos: Sequence[Photo], work: Path) -> Image.Image:
-    """All rows on one picture."""
-    rows = [tiles(stored) for stored in load_photos(photos, work)]
+def draw_sheet(photos: Sequence[Photo], work: Path, earlier: Path | None = None) -> Image.Image:
+    """All rows on one picture; ``earlier`` is the folder with an earlier head's votes."""
+    rows = [tiles(stored) for stored in load_photos(photos, work, earlier)]
     width, height = TILE
     sheet = Image.new("RGB", (width * len(rows[0]), height * len(rows)), "white")
     for y, row in enumerate(rows):
@@ -92,10 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with the votes")
     parser.add_argument("--output", type=Path, required=True, help="picture to write (PNG)")
     parser.add_argument("--per_source", type=int, default=3, help="photos of each data set")
+    parser.add_argument("--earlier", type=Path, help="file of the earlier head that voted")
     given = parser.parse_args(arguments)
     photos = evenly(training_photos(given.data, hold_out=True), given.work, given.per_source)
     with atomic_write(given.output) as file:
-        draw_sheet(photos, given.work).save(file, "PNG")
+        earlier = None if given.earlier is None else votes_folder(given.work, given.earlier)
+        draw_sheet(photos, given.work, earlier).save(file, "PNG")
 
 
 if __name__ == "__main__":
