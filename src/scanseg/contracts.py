@@ -243,6 +243,8 @@ class ClipTokens:
         pooled: F_CLS^final, the projected [CLS] in the joint space, (B, D), unit norm.
         dense: joint-space map of the image for encoders that have one, (B, D, rows, columns),
             unit norm over D; ``None`` otherwise.
+        smaller: the same photo seen smaller, resampled to the same grids, for encoders that name
+            regions better so; ``None`` otherwise.
     """
 
     patches: Mapping[int, Tensor]
@@ -250,6 +252,12 @@ class ClipTokens:
     grids: Mapping[int, tuple[int, int]]
     pooled: Tensor
     dense: Tensor | None = None
+    smaller: ClipTokens | None = None
+
+    @property
+    def for_regions(self) -> ClipTokens:
+        """What regions and cells are classified by."""
+        return self if self.smaller is None else self.smaller
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,10 @@ def _spread(network: nn.Module) -> None:
 # --------------------------------------------------------------------------------------
 
 
+REGION_SCALE = 0.75
+"""At which the embedded preset reads regions (decision 119)."""
+
+
 def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter:
     """The offline default: packaged towers, superpixel proposals, the trained dense head.
 
@@ -237,7 +241,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
         layers = LAYERS
         proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
     return Segmenter(
-        clip=EmbeddedEncoder(),
+        clip=EmbeddedEncoder(region_scale=REGION_SCALE),
         proposals=proposals,
         taught=trained.taught,
         recipe=Recipe(
@@ -252,7 +256,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.05, unseen_weight=0.7, shift_source="none", dense_weight=3.0
+                ensemble_weight=0.15, unseen_weight=0.7, shift_source="none", dense_weight=3.0
             ),
         ),
     )

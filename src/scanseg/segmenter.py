@@ -160,7 +160,8 @@ class Segmenter(nn.Module):
         )
         cells = None
         if proposals.dense is not None and settings.dense_weight > 0:
-            cells = self.label_cells(proposals.dense, context.dense, text, owners, weight, settings)
+            coarse = context.for_regions.dense
+            cells = self.label_cells(proposals.dense, coarse, text, owners, weight, settings)
         return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores, cells)
 
     def encode(self, words: Words) -> tuple[Tensor, TermOwners]:

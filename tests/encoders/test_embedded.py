@@ -169,3 +169,38 @@ def test_keys_file_is_small(tmp_path: Path) -> None:
     keys = load_class_keys().numpy()
     assert keys.shape == (1000, 384)
     assert np.allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
+
+
+def test_regions_and_cells_can_read_the_photo_smaller(cat: torch.Tensor) -> None:
+    """At half size: the plain encoder's answer for the shrunk photo, on the grid of the whole."""
+    small = EmbeddedEncoder(region_scale=0.5)
+    photo = F.interpolate(cat.float(), (256, 384), mode="bilinear", align_corners=False)
+    with torch.inference_mode():
+        tokens = small.encode_image(photo, layers=(1,))
+        plain = EmbeddedEncoder().encode_image(photo, layers=(1,))
+        shrunk = F.interpolate(photo, (128, 192), mode="bilinear", align_corners=False)
+        alone = EmbeddedEncoder().encode_image(shrunk)
+    assert plain.for_regions is plain
+    torch.testing.assert_close(tokens.dense, plain.dense)  # what the head reads is unchanged
+    torch.testing.assert_close(tokens.patches[1], plain.patches[1])
+    seen = tokens.for_regions
+    assert seen.grids == {4: plain.grids[4]} == {4: (8, 12)}
+    assert alone.dense is not None
+    assert seen.dense is not None
+    wanted = F.interpolate(alone.dense, (8, 12), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen.dense, F.normalize(wanted, dim=1))
+    whole = torch.ones(1, 1, 256, 384)
+    regions = cut_regions(
+        photo, whole, threshold=0.5, size=8, mean=(0.5,) * 3, std=(0.5,) * 3, semantics="released"
+    )
+    with torch.inference_mode():
+        found = small.encode_regions(regions, tokens)
+    mean = F.interpolate(
+        alone.patches[4].transpose(1, 2).unflatten(2, (4, 6)), (8, 12), mode="bilinear"
+    ).mean((2, 3))
+    torch.testing.assert_close(found, small.conse(mean), atol=1e-4, rtol=1e-4)
+
+
+def test_a_region_scale_beyond_the_photo_is_refused() -> None:
+    with pytest.raises(InputError, match="region_scale must be in"):
+        EmbeddedEncoder(region_scale=1.5)

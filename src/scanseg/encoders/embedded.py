@@ -24,6 +24,7 @@ asked for too: mask decoders draw outlines with them; they take no part in the m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 
@@ -56,6 +57,8 @@ class EmbeddedEncoder(nn.Module):
         region_view: how a region is read: ``"pool"`` averages the whole photo's last feature map
             under the mask (cheap, keeps context); ``"crop"`` runs the tower on the masked crop, as
             SCAN does, and is where a token edit (contextual shift) applies.
+        region_scale: with ``"pool"``, the size of the photo that regions and cells are read from,
+            in units of the photo's; 1 reads them from the same pass as everything else.
 
     Raises:
         InputError: a package is missing or its file is not the one that was tested.
@@ -69,13 +72,18 @@ class EmbeddedEncoder(nn.Module):
     pixel_mean = (0.5, 0.5, 0.5)
     pixel_std = (0.5, 0.5, 0.5)
 
-    def __init__(self, *, region_size: int = 8, region_view: str = "pool") -> None:
+    def __init__(
+        self, *, region_size: int = 8, region_view: str = "pool", region_scale: float = 1.0
+    ) -> None:
         super().__init__()
         if region_view not in ("pool", "crop"):
             raise InputError(f'region_view must be "pool" or "crop", not {region_view!r}')
         self.region_size = region_size
         self.grid = (region_size // STRIDES[1], region_size // STRIDES[1])
+        if not 0 < region_scale <= 1:
+            raise InputError(f"region_scale must be in (0, 1], not {region_scale}")
         self.region_view = region_view
+        self.region_scale = region_scale
         with skip_initialisation():
             self.tower = EfficientNetLite0()
         self.tower.load_state_dict(_image_tower_state(self.tower.state_dict()), assign=True)
@@ -111,6 +119,13 @@ class EmbeddedEncoder(nn.Module):
         """
         x = self.normalise(pixels)
         x = F.pad(x, (0, -x.shape[-1] % 32, 0, -x.shape[-2] % 32))  # (B, 3, h', w')
+        tokens = self._tokens(x, layers)
+        if self.region_scale == 1.0:
+            return tokens
+        return replace(tokens, smaller=self._smaller(x, tokens.grids[self.depth]))
+
+    def _tokens(self, x: Tensor, layers: Sequence[int]) -> ClipTokens:
+        """Tokens of (B, 3, h', w') normalised photos, sides multiples of 32."""
         patches, cls, grids = {}, {0: x.mean((2, 3))}, {}
         for layer, stage in self.stages().items():
             if layer == 1 and 0 in layers:
@@ -130,12 +145,35 @@ class EmbeddedEncoder(nn.Module):
             dense=self.conse(smooth.movedim(1, -1)).movedim(-1, 1),  # (B, D, g_y, g_x)
         )
 
+    def _smaller(self, x: Tensor, grid: tuple[int, int]) -> ClipTokens:
+        """Layer 4 and ConSE of the photo at ``region_scale``, resampled to the grid of layer 4.
+
+        The tower learned from photos of one thing that fill 224 pixels; on a smaller photo a cell
+        sees more of what it lies in.
+        """
+        size = [-(-int(self.region_scale * side) // 32) * 32 for side in x.shape[-2:]]
+        shrunk = F.interpolate(x, size, mode="bilinear", align_corners=False)
+        seen = self._tokens(shrunk, ())
+        assert seen.dense is not None
+        last = seen.patches[self.depth].transpose(1, 2).unflatten(2, seen.grids[self.depth])
+
+        def resampled(values: Tensor) -> Tensor:
+            return F.interpolate(values, grid, mode="bilinear", align_corners=False)
+
+        return ClipTokens(
+            patches={self.depth: resampled(last).flatten(2).transpose(1, 2)},
+            cls=seen.cls,
+            grids={self.depth: grid},
+            pooled=seen.pooled,
+            dense=F.normalize(resampled(seen.dense), dim=1),
+        )
+
     def encode_regions(
         self, regions: Regions, context: ClipTokens, edit: TokenEdit | None = None
     ) -> Tensor:
         """ConSE embeddings of regions, (R, D), unit norm; see ``region_view``."""
         if self.region_view == "pool":
-            return self.conse(self._pooled_under_masks(regions, context))
+            return self.conse(self._pooled_under_masks(regions, context.for_regions))
         x = regions.pixels  # (R, 3, S, S)
         for layer, stage in self.stages().items():
             x = stage(x)

@@ -137,10 +137,10 @@ class ContextGraph(_Part):
         context = model.clip.encode_image(
             pixels, layers=model.recipe.token_layers, semantics=self.settings.semantics
         )
-        layer = model.clip.depth
-        last = context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer])
+        layer, seen = model.clip.depth, context.for_regions
+        last = seen.patches[layer].transpose(1, 2).unflatten(2, seen.grids[layer])
         dense = model.proposals.dense_map(context)[0]
-        maps = dense[0], last[0], context.dense[0]
+        maps = dense[0], last[0], seen.dense[0]
         if not isinstance(model.proposals, DecodedProposals):
             return maps
         found = model.proposals.decoder(context)[-1]
