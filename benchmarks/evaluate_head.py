@@ -9,6 +9,8 @@ their geometric ensemble; with ``--teachers`` also the scene teacher on the ever
 With ``--public`` everything goes through ``Segmenter`` instead, as a user's call does: proposals,
 both branches, decoys for whatever none of the words explains, full resolution, 95 % intervals over
 photos; and, for the VOC names, whether a word that is (not) in the photo is said to be there.
+``--settings``, ``--region-scale`` and ``--side`` try other values than the preset's, and
+``--dense-weight`` several in turn.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.metrics.bootstrap import ImageCounts, bootstrap
 from scanseg.metrics.confusion import PairCounts
 from scanseg.proposals.dense_head import TrainedHead, load_dense_head
+from scanseg.recipe import Resize
 from scanseg.training.embedded_head import TEMPLATES
 from scanseg.training.head_photos import held_out
 from scanseg.training.head_vocabularies import COCO133, VOCABULARIES
@@ -323,6 +326,9 @@ def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
 
     interval = bootstrap(images, miou)["mIoU"]
     every = ious(images.total()[: count + 1], test.with_others)
+    groups = {
+        name: round(float(np.nanmean(every[ids])), 4) for name, ids in test.groups.items() if ids
+    }
     return {
         "mIoU": round(interval.value, 4),
         "interval": [round(interval.low, 4), round(interval.high, 4)],
@@ -330,6 +336,7 @@ def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
             "precision": round(float(there[1, 1] / max(1, there[1].sum())), 3),
             "recall": round(float(there[1, 1] / max(1, there[:, 1].sum())), 3),
         },
+        **groups,
         "IoU": {
             word: round(float(iou), 3)
             for word, iou in zip([*test.words, "something else"], every, strict=False)
@@ -361,6 +368,11 @@ def main() -> None:
     parser.add_argument(
         "--dense-weight", type=float, nargs="*", help="with --public: in place of the preset's"
     )
+    parser.add_argument(
+        "--settings", nargs="*", default=[], metavar="NAME=NUMBER", help="with --public: changes"
+    )
+    parser.add_argument("--region-scale", type=float, help="with --public: the encoder's")
+    parser.add_argument("--side", type=int, help="with --public: long side of the photo")
     parser.add_argument("--long-side", type=int, default=LONG_SIDE)
     parser.add_argument(
         "--withheld", nargs="*", help="words to score as withheld (default: the head's own)"
@@ -390,12 +402,23 @@ def main() -> None:
     if arguments.public:
         segmenter = presets.embedded(arguments.head)
         usual = segmenter.recipe
+        changes = {name: float(value) for name, value in (c.split("=") for c in arguments.settings)}
+        usual = replace(usual, settings=usual.settings.replace(**changes))
+        if arguments.side is not None:
+            usual = replace(usual, resize=Resize(short=arguments.side, longest=arguments.side))
+        if arguments.region_scale is not None:
+            segmenter.clip.region_scale = arguments.region_scale
         results: dict[str, dict[str, object]] = {}
         for weight in arguments.dense_weight or [usual.settings.dense_weight]:
             settings = usual.settings.replace(dense_weight=weight)
             segmenter.recipe = replace(usual, settings=settings)
             of_weight = results.setdefault(f"dense weight {weight:g}", {})
-            for test in tests(arguments.data, arguments.camvid_step, [], arguments.camvid_split):
+            for test in tests(
+                arguments.data,
+                arguments.camvid_step,
+                arguments.withheld or [],
+                arguments.camvid_split,
+            ):
                 wanted = not arguments.tests or test.name in arguments.tests
                 if test.decoys is not None or not wanted:
                     continue
