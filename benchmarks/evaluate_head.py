@@ -9,7 +9,7 @@ their geometric ensemble; with ``--teachers`` also the scene teacher on the ever
 With ``--public`` everything goes through ``Segmenter`` instead, as a user's call does: proposals,
 both branches, decoys for whatever none of the words explains, full resolution, 95 % intervals over
 photos; and, for the VOC names, whether a word that is (not) in the photo is said to be there.
-``--settings``, ``--region-scale`` and ``--side`` try other values than the preset's, and
+``--settings``, ``--region-resize`` and ``--side`` try other values than the preset's, and
 ``--dense-weight`` several in turn.
 """
 
@@ -369,9 +369,9 @@ def main() -> None:
         "--dense-weight", type=float, nargs="*", help="with --public: in place of the preset's"
     )
     parser.add_argument(
-        "--settings", nargs="*", default=[], metavar="NAME=NUMBER", help="with --public: changes"
+        "--settings", nargs="*", default=[], metavar="NAME=VALUE", help="with --public: changes"
     )
-    parser.add_argument("--region-scale", type=float, help="with --public: the encoder's")
+    parser.add_argument("--region-resize", type=float, help="with --public: the encoder's")
     parser.add_argument("--side", type=int, help="with --public: long side of the photo")
     parser.add_argument("--long-side", type=int, default=LONG_SIDE)
     parser.add_argument(
@@ -399,15 +399,19 @@ def main() -> None:
         ]
     if arguments.rules == "decoys":
         rules = [replace(base, decoy=d) for d in (0.0, 0.5, 1.0, 2.0)]
+    notes = trained.notes.get("heads", [trained.notes])
+    own = [set(note.get("config", {}).get("withheld", ())) for note in notes]
+    withheld = arguments.withheld or sorted(set.intersection(*own))
     if arguments.public:
         segmenter = presets.embedded(arguments.head)
         usual = segmenter.recipe
-        changes = {name: float(value) for name, value in (c.split("=") for c in arguments.settings)}
+        changes = {name: json.loads(v) for name, v in (c.split("=") for c in arguments.settings)}
         usual = replace(usual, settings=usual.settings.replace(**changes))
         if arguments.side is not None:
             usual = replace(usual, resize=Resize(short=arguments.side, longest=arguments.side))
-        if arguments.region_scale is not None:
-            segmenter.clip.region_scale = arguments.region_scale
+        if arguments.region_resize is not None:
+            segmenter.clip = EmbeddedEncoder(region_resize=arguments.region_resize)
+            segmenter.region_clip = segmenter.clip
         results: dict[str, dict[str, object]] = {}
         for weight in arguments.dense_weight or [usual.settings.dense_weight]:
             settings = usual.settings.replace(dense_weight=weight)
@@ -416,7 +420,7 @@ def main() -> None:
             for test in tests(
                 arguments.data,
                 arguments.camvid_step,
-                arguments.withheld or [],
+                withheld,
                 arguments.camvid_split,
             ):
                 wanted = not arguments.tests or test.name in arguments.tests
@@ -436,9 +440,6 @@ def main() -> None:
         return
     embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
     record: dict[str, dict[str, object]] = {}
-    notes = trained.notes.get("heads", [trained.notes])
-    own = [set(note.get("config", {}).get("withheld", ())) for note in notes]
-    withheld = arguments.withheld or sorted(set.intersection(*own))
     for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:
             continue

@@ -358,6 +358,24 @@ def test_cells_of_the_dense_map_speak_where_masks_are_coarse() -> None:
     assert (usual.labels == without.labels).mean() > 0.8
 
 
+def test_regions_and_cells_are_named_on_the_smaller_photo() -> None:
+    seg = Segmenter.from_pretrained("embedded", device="cpu")
+    pixels = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None]
+    settings = seg.recipe.settings.replace(branches="clip")
+    with torch.inference_mode():
+        text, owners = seg.encode(["cat", "wall"])
+        found = seg.forward(pixels, text, owners, settings)
+        seen = seg.clip.encode_image(pixels).for_regions
+        coarse = owners.best(seg.recipe.region_scale * seen.dense.movedim(1, -1) @ text.T)
+        expected = torch.nn.functional.interpolate(
+            coarse.softmax(-1).movedim(-1, 1),
+            found.cells.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+    torch.testing.assert_close(found.cells, settings.dense_weight * expected, atol=1e-4, rtol=1e-4)
+
+
 def test_decoys_of_the_embedded_preset_never_mean_what_was_asked() -> None:
     seg = Segmenter.from_pretrained("embedded", device="cpu")
     _, owners = seg.encode(["couch"])

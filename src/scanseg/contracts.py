@@ -256,7 +256,8 @@ class ClipTokens:
 
     @property
     def for_regions(self) -> ClipTokens:
-        """What regions and cells are classified by."""
+        """What regions and cells are classified by: patches of the last layer and ``dense``, on
+        the grids of these tokens."""
         return self if self.smaller is None else self.smaller
 
 

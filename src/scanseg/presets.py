@@ -216,8 +216,8 @@ def _spread(network: nn.Module) -> None:
 # --------------------------------------------------------------------------------------
 
 
-REGION_SCALE = 0.75
-"""At which the embedded preset reads regions (decision 119)."""
+REGION_RESIZE = 0.75
+"""Size of the photo that the embedded preset reads regions from (decision 119)."""
 
 
 def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter:
@@ -241,7 +241,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
         layers = LAYERS
         proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
     return Segmenter(
-        clip=EmbeddedEncoder(region_scale=REGION_SCALE),
+        clip=EmbeddedEncoder(region_resize=REGION_RESIZE),
         proposals=proposals,
         taught=trained.taught,
         recipe=Recipe(

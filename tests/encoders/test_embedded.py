@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from scanseg.calibration.regions import cut_regions
-from scanseg.contracts import ClipEncoder, InputError
+from scanseg.contracts import ClipEncoder, ClipTokens, InputError
 from scanseg.encoders import embedded
 from scanseg.encoders.embedded import EmbeddedEncoder, class_descriptions, load_class_keys
 
@@ -172,35 +172,60 @@ def test_keys_file_is_small(tmp_path: Path) -> None:
 
 
 def test_regions_and_cells_can_read_the_photo_smaller(cat: torch.Tensor) -> None:
-    """At half size: the plain encoder's answer for the shrunk photo, on the grid of the whole."""
-    small = EmbeddedEncoder(region_scale=0.5)
-    photo = F.interpolate(cat.float(), (256, 384), mode="bilinear", align_corners=False)
+    """The plain encoder's answer for the shrunk photo, on the grid of the whole one."""
+    small = EmbeddedEncoder(region_resize=0.75)
+    photo = F.interpolate(cat.float(), (250, 370), mode="bilinear", align_corners=False)
+    padded = F.pad(small.normalise(photo), (0, 14, 0, 6))  # 256 x 384
+    shrunk = F.interpolate(padded, (192, 288), mode="bilinear", align_corners=False)
     with torch.inference_mode():
         tokens = small.encode_image(photo, layers=(1,))
         plain = EmbeddedEncoder().encode_image(photo, layers=(1,))
-        shrunk = F.interpolate(photo, (128, 192), mode="bilinear", align_corners=False)
-        alone = EmbeddedEncoder().encode_image(shrunk)
+        alone = EmbeddedEncoder().encode_image((shrunk + 1) * 127.5)
     assert plain.for_regions is plain
     torch.testing.assert_close(tokens.dense, plain.dense)  # what the head reads is unchanged
     torch.testing.assert_close(tokens.patches[1], plain.patches[1])
-    seen = tokens.for_regions
-    assert seen.grids == {4: plain.grids[4]} == {4: (8, 12)}
+    seen, grid = tokens.for_regions, (8, 12)
+    assert seen.grids == {4: plain.grids[4]} == {4: grid}
     assert alone.dense is not None
     assert seen.dense is not None
-    wanted = F.interpolate(alone.dense, (8, 12), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(seen.dense, F.normalize(wanted, dim=1))
-    whole = torch.ones(1, 1, 256, 384)
-    regions = cut_regions(
-        photo, whole, threshold=0.5, size=8, mean=(0.5,) * 3, std=(0.5,) * 3, semantics="released"
-    )
+    wanted = F.interpolate(alone.dense, grid, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen.dense, F.normalize(wanted, dim=1), atol=1e-4, rtol=1e-4)
+    last = alone.patches[4].transpose(1, 2).unflatten(2, (6, 9))
+    last = F.interpolate(last, grid, mode="bilinear", align_corners=False)
+    found = seen.patches[4].transpose(1, 2).unflatten(2, grid)
+    torch.testing.assert_close(found, last, atol=1e-3, rtol=1e-3)
+    corner = torch.zeros(1, 1, 250, 370)
+    corner[..., :64, :96] = 1
+    regions = cut_regions(photo, corner, threshold=0.5, size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     with torch.inference_mode():
-        found = small.encode_regions(regions, tokens)
-    mean = F.interpolate(
-        alone.patches[4].transpose(1, 2).unflatten(2, (4, 6)), (8, 12), mode="bilinear"
-    ).mean((2, 3))
-    torch.testing.assert_close(found, small.conse(mean), atol=1e-4, rtol=1e-4)
+        feature = small.encode_regions(regions, tokens)
+        expected = small.conse(last[:, :, :2, :3].mean((2, 3)))
+    torch.testing.assert_close(feature, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_a_region_scale_beyond_the_photo_is_refused() -> None:
-    with pytest.raises(InputError, match="region_scale must be in"):
-        EmbeddedEncoder(region_scale=1.5)
+@pytest.mark.parametrize("size", [(384, 512), (512, 352), (320, 512), (32, 64)])
+def test_sides_of_the_smaller_photo_are_multiples_of_32(size: tuple[int, int]) -> None:
+    small = EmbeddedEncoder(region_resize=0.75)
+    seen = []
+    small._tokens = lambda x, layers: (
+        seen.append(x.shape[-2:])
+        or ClipTokens(  # type: ignore
+            {4: torch.zeros(1, x.shape[-2] * x.shape[-1] // 1024, 3)},
+            {},
+            {4: (x.shape[-2] // 32, x.shape[-1] // 32)},
+            torch.zeros(1, 384),
+            torch.ones(1, 384, x.shape[-2] // 32, x.shape[-1] // 32),
+        )
+    )
+    tokens = small.encode_image(torch.zeros(1, 3, *size))
+    whole, less = seen
+    assert tuple(whole) == size
+    for side, shrunk in zip(size, less, strict=True):
+        assert shrunk % 32 == 0
+        assert 0.75 * side <= shrunk < 0.75 * side + 32
+    assert tokens.for_regions.grids == tokens.grids
+
+
+def test_a_region_size_beyond_the_photo_is_refused() -> None:
+    with pytest.raises(InputError, match="region_resize must be in"):
+        EmbeddedEncoder(region_resize=1.5)

@@ -170,7 +170,11 @@ def test_what_is_there_is_not_replaced(exported: Path, tmp_path: Path) -> None:
 def test_embedded_in_two_parts(tmp_path: Path, photo: np.ndarray) -> None:
     segmenter = load("embedded", device="cpu")
     words = {"cat": ["kitten"], "wall": [], "blue sofa": []}
-    done = export_onnx(segmenter, tmp_path / "embedded", words=words, photos=[photo])
+    portrait = np.ascontiguousarray(photo.transpose(1, 0, 2)[:, ::-1])  # no size of the tracing
+    square = photo[:, : photo.shape[0]]
+    done = export_onnx(
+        segmenter, tmp_path / "embedded", words=words, photos=[photo, portrait, square]
+    )
     assert done.parity["agreement"] > 0.999
     assert done.parity["score_difference_same_regions"] < 1e-4
     assert 0 < done.parity["cell_difference"] < 1e-4

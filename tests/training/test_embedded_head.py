@@ -419,15 +419,17 @@ def test_points_of_a_batch_start_at_their_view() -> None:
 def test_image_labels_hold_where_conse_agrees() -> None:
     keys = torch.eye(3)
     conse = torch.stack([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)])
-    (layer,) = image_class_layers(conse, 1, keys, (1, 2), 0.2)
+    (layer,) = image_class_layers(conse, 1, keys, np.ones((1, 2), bool), 0.2)
     np.testing.assert_array_equal(layer.labels.shares, [[[0, 1]]])
     assert (layer.labels.ids == 1).all()
+    (layer,) = image_class_layers(conse, 1, keys, np.array([[True, False]]), 0.2)
+    assert not layer.labels.shares.any()  # another photo's cell, whatever ConSE says
 
 
 def test_image_labels_are_coco_names_where_one_fits() -> None:
     labrador, keys = 208, torch.zeros(1000, 3)
     keys[labrador, 0] = 1.0
-    found = image_class_layers(torch.ones(3, 1, 1), labrador, keys, (2, 2), 0.2)
+    found = image_class_layers(torch.ones(3, 1, 1), labrador, keys, np.ones((2, 2), bool), 0.2)
     assert [(layer.vocabulary, int(layer.labels.ids[0, 0, 0])) for layer in found] == [
         ("imagenet1k", labrador),
         ("coco133", index(COCO133, "dog")),

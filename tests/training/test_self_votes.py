@@ -14,11 +14,13 @@ from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.presets import MINILM_TEMPLATES
 from scanseg.proposals.dense_head import load_dense_head
+from scanseg.training.embedded_head import save_head
 from scanseg.training.head_dataset import load_photos
 from scanseg.training.head_labels import SoftLabels, label_layers, something_else
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_vocabularies import ADE31, COCO133
 from scanseg.training.self_votes import (
+    check_earlier,
     head_votes,
     make_self_votes,
     read_self_votes,
@@ -60,22 +62,24 @@ def index(name: str) -> int:
     return NAMES.index(name)
 
 
-def test_a_cat_is_found_where_it_is_and_sizes_fit(
-    tmp_path: Path, encoder: EmbeddedEncoder, words: torch.Tensor
+@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_cat_is_found_in_its_corner(
+    tmp_path: Path, encoder: EmbeddedEncoder, words: torch.Tensor, corner: tuple[int, int]
 ) -> None:
-    trained = load_dense_head()
-    photo = a_photo(tmp_path).open()
-    ids, shares = head_votes(photo, trained, words, encoder, (224, 320))
+    """A canvas that is not square, and whose sides are not multiples of 32 at any size."""
+    canvas = Image.new("RGB", (460, 300), (200, 205, 210))
+    cat = a_photo(tmp_path).open().resize((230, 150))
+    canvas.paste(cat, (230 * corner[1], 150 * corner[0]))
+    ids, shares = head_votes(canvas, load_dense_head(), words, encoder, (300, 420))
     assert ids.shape == shares.shape == (KEPT, *GRID)
     assert (np.diff(shares.astype(int), axis=0) <= 0).all()  # the most probable first
     assert shares.astype(int).sum(0).max() <= 255 + KEPT
-    cat = np.where(ids == index("cat"), shares.astype(float), 0).sum(0)  # (G, G)
-    assert cat[40:88, 40:88].mean() > 128
-    # the photo upside down is another photo; the photo mirrored gives the mirrored votes
-    mirrored = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    again, again_shares = head_votes(mirrored, trained, words, encoder, (224, 320))
-    other = np.where(again == index("cat"), again_shares.astype(float), 0).sum(0)[:, ::-1]
-    assert np.abs(cat - other).mean() < 0.25 * cat.mean()
+    found = np.where(ids == index("cat"), shares.astype(float), 0).sum(0)  # (G, G)
+    half = VOTE_GRID // 2
+    means = found.reshape(2, half, 2, half).mean((1, 3))  # of the four corners
+    others = [means[y, x] for y in (0, 1) for x in (0, 1) if (y, x) != corner]
+    assert means[corner] > 50
+    assert max(others) < 0.25 * means[corner]
 
 
 def test_votes_are_made_once_and_stand_beside_the_teachers(
@@ -96,11 +100,21 @@ def test_votes_are_made_once_and_stand_beside_the_teachers(
         load_photos([photo], tmp_path)
 
 
-def test_an_earlier_head_that_knows_withheld_words_is_refused(
-    tmp_path: Path, encoder: EmbeddedEncoder, words: torch.Tensor
-) -> None:
+def test_an_earlier_head_that_knows_too_much_is_refused(tmp_path: Path) -> None:
+    check_earlier(shipped(), recipe="default", hold_out=True)
     with pytest.raises(InputError, match="was taught clock, which are withheld"):
-        make_self_votes([], shipped(), words, encoder, tmp_path, ["clock"])
+        check_earlier(shipped(), recipe="default", hold_out=True, withheld=["clock", "anvil"])
+    with pytest.raises(InputError, match="photos that the permissive recipe leaves out"):
+        check_earlier(shipped(), recipe="permissive", hold_out=True)
+    trained = load_dense_head()
+    everything = tmp_path / "everything.safetensors"
+    notes = {"config": {"recipe": "permissive", "hold_out": False}}
+    save_head(everything, trained.head.heads[0], 20.0, ["cat"], trained.taught[:1], notes)
+    check_earlier(everything, recipe="permissive", hold_out=False)
+    with pytest.raises(InputError, match="learned from the held-out photos"):
+        check_earlier(everything, recipe="permissive", hold_out=True)
+    with pytest.raises(InputError, match="no earlier head"):
+        votes_folder(tmp_path, tmp_path / "missing.safetensors")
 
 
 def write(folder: Path, photo: Photo, names: list[str], share: int = 255) -> None:
@@ -140,6 +154,13 @@ def test_a_sure_teacher_silences_it_and_so_does_the_wrong_animal(tmp_path: Path)
     assert found is not None
     assert thirds(found) == [0, 0, 0]
     assert read_self_votes(replace(photo, stem="none"), tmp_path, {}) is None
+    write(tmp_path, photo, ["grass", "dog", "grass"])
+    truth = np.full((60, 90), 255, np.uint8)
+    truth[:, 60:] = index("sky")
+    things = replace(photo, vocabulary="coco133", exhaustive=80)
+    found = read_self_votes(things, tmp_path, {}, truth)
+    assert found is not None
+    assert thirds(found) == [1, 0, 0]  # a labelled thing would be labelled; the sky is known
 
 
 def test_it_speaks_only_where_the_truth_does_not_and_names_no_labelled_thing() -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cached_property
 from importlib import resources
 
@@ -57,11 +58,13 @@ class EmbeddedEncoder(nn.Module):
         region_view: how a region is read: ``"pool"`` averages the whole photo's last feature map
             under the mask (cheap, keeps context); ``"crop"`` runs the tower on the masked crop, as
             SCAN does, and is where a token edit (contextual shift) applies.
-        region_scale: with ``"pool"``, the size of the photo that regions and cells are read from,
-            in units of the photo's; 1 reads them from the same pass as everything else.
+        region_resize: about the size of the photo that cells and, with ``"pool"``, regions are read
+            from, in units of the photo's; each side becomes a multiple of 32. 1 reads them from the
+            same pass as everything else.
 
     Raises:
-        InputError: a package is missing or its file is not the one that was tested.
+        InputError: no such ``region_view`` or ``region_resize``, or a package is missing or its
+            file is not the one that was tested.
     """
 
     joint_width = 384
@@ -73,17 +76,17 @@ class EmbeddedEncoder(nn.Module):
     pixel_std = (0.5, 0.5, 0.5)
 
     def __init__(
-        self, *, region_size: int = 8, region_view: str = "pool", region_scale: float = 1.0
+        self, *, region_size: int = 8, region_view: str = "pool", region_resize: float = 1.0
     ) -> None:
         super().__init__()
         if region_view not in ("pool", "crop"):
             raise InputError(f'region_view must be "pool" or "crop", not {region_view!r}')
         self.region_size = region_size
         self.grid = (region_size // STRIDES[1], region_size // STRIDES[1])
-        if not 0 < region_scale <= 1:
-            raise InputError(f"region_scale must be in (0, 1], not {region_scale}")
+        if not 0 < region_resize <= 1:
+            raise InputError(f"region_resize must be in (0, 1], not {region_resize}")
         self.region_view = region_view
-        self.region_scale = region_scale
+        self.region_resize = region_resize
         with skip_initialisation():
             self.tower = EfficientNetLite0()
         self.tower.load_state_dict(_image_tower_state(self.tower.state_dict()), assign=True)
@@ -120,7 +123,7 @@ class EmbeddedEncoder(nn.Module):
         x = self.normalise(pixels)
         x = F.pad(x, (0, -x.shape[-1] % 32, 0, -x.shape[-2] % 32))  # (B, 3, h', w')
         tokens = self._tokens(x, layers)
-        if self.region_scale == 1.0:
+        if self.region_resize == 1.0:
             return tokens
         return replace(tokens, smaller=self._smaller(x, tokens.grids[self.depth]))
 
@@ -146,12 +149,15 @@ class EmbeddedEncoder(nn.Module):
         )
 
     def _smaller(self, x: Tensor, grid: tuple[int, int]) -> ClipTokens:
-        """Layer 4 and ConSE of the photo at ``region_scale``, resampled to the grid of layer 4.
+        """Layer 4 and ConSE of the photo at ``region_resize``, resampled to the grid of layer 4.
 
         The tower learned from photos of one thing that fill 224 pixels; on a smaller photo a cell
         sees more of what it lies in.
         """
-        size = [-(-int(self.region_scale * side) // 32) * 32 for side in x.shape[-2:]]
+        part = Fraction(self.region_resize).limit_denominator(64)
+        up = part.denominator - 1  # whole numbers only, and none negative: this is exported too
+        cells = [(side // 32 * part.numerator + up) // part.denominator for side in x.shape[-2:]]
+        size = [32 * count for count in cells]
         shrunk = F.interpolate(x, size, mode="bilinear", align_corners=False)
         seen = self._tokens(shrunk, ())
         assert seen.dense is not None

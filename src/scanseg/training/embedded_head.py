@@ -1,8 +1,9 @@
 """Train the embedded preset's dense head: ``python -m scanseg.training.embedded_head --help``.
 
-The teachers vote on every photo once; then the head is trained on random windows of the photos, on
-top of the frozen tower, and its averaged weights are written as safetensors together with the words
-that it was taught. Both steps go on where they were stopped.
+The teachers vote on every photo once, and so does an earlier head where one is given
+(``self_votes``); then the head is trained on random windows of the photos, on top of the frozen
+tower, and its averaged weights are written as safetensors together with the words that it was
+taught. All steps go on where they were stopped.
 
 The loss is one cross entropy over several vocabularies: a cell is scored only against the words
 that its source could have said, on cosine times a learned scale. Where a photo's things are all
@@ -51,7 +52,7 @@ from scanseg.training.head_vocabularies import (
 )
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
-from scanseg.training.self_votes import make_self_votes, votes_folder
+from scanseg.training.self_votes import check_earlier, make_self_votes, votes_folder
 from scanseg.training.small_loop import Group, Loop
 from scanseg.weights import write_trained
 
@@ -93,7 +94,7 @@ class HeadConfig:
         hint_weight: of the mean squared error of the teachers' features, standardised.
         image_class_weight: weight of ImageNet's image-level labels.
         paste: probability that a view gets one object of another photo, and again a second one.
-        mix: probability that a rectangle of a view shows another photo.
+        cutmix: probability that a rectangle of a view shows another photo.
         earlier: file of an earlier head, or heads together, that votes too (self-training).
         sources: relative frequency of the data sets among the views.
         seed: of everything that is drawn.
@@ -124,7 +125,7 @@ class HeadConfig:
     rest_weight: float = 0.5
     hint_weight: float = 0.5
     paste: float = 0.4
-    mix: float = 0.4
+    cutmix: float = 0.4
     earlier: Path | None = None
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -330,15 +331,25 @@ def points_of(
 
 
 def image_class_layers(
-    conse: Tensor, image_class: int, keys: Tensor, grid: tuple[int, int], weight: float
+    conse: Tensor, image_class: int, keys: Tensor, own: np.ndarray, weight: float
 ) -> list[Layer]:
-    """Cells of a photo of one thing whose ConSE embedding (D, rows, columns) agrees with it.
+    """Cells of a photo of one thing whose ConSE embedding agrees with it.
 
     They show a class of ImageNet's, and a COCO name where one fits (``COCO_OF_IMAGENET``).
+
+    Args:
+        conse: (D, rows, columns), unit norm, of the view, at stride 32.
+        image_class: 0 to 999.
+        keys: (1000, D), unit norm, of ImageNet's classes.
+        own: cells of the view, at stride 8, that show the photo itself, (g_y, g_x) bool.
+        weight: of each such cell in the loss.
+
+    Returns:
+        one layer, or two.
     """
     near = torch.einsum("dyx,d->yx", conse, keys[image_class])
-    near = F.interpolate(near[None, None], grid, mode="bilinear", align_corners=False)[0]
-    shares = (near >= IMAGE_CLASS_SIMILARITY).float().numpy()  # (1, rows, columns)
+    near = F.interpolate(near[None, None], own.shape, mode="bilinear", align_corners=False)[0]
+    shares = ((near >= IMAGE_CLASS_SIMILARITY).numpy() & own).astype(np.float32)  # (1, g_y, g_x)
     said = [(IMAGE_CLASSES, image_class)]
     said += [
         ("coco133", number)
@@ -456,7 +467,7 @@ def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, ste
                 maps.conse[number],
                 view.image_class,
                 encoder.keys,
-                view.grid,
+                view.shows_itself,
                 config.image_class_weight,
             )
         points += points_of(number, view, sampler, layers, config.rest_weight)
@@ -485,7 +496,7 @@ def fit(
     head.branch.load_state_dict(nn.Sequential(*encoder.tower.blocks[3:]).state_dict())
     head.to(memory_format=torch.channels_last)
     sampler = Sampler(
-        Views(photos, config.sources, config.paste, mix=config.mix), words, config.points
+        Views(photos, config.sources, config.paste, mixing=config.cutmix), words, config.points
     )
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
@@ -590,7 +601,22 @@ def chosen_photos(config: HeadConfig) -> list[Photo]:
 
 
 def train(config: HeadConfig) -> Path:
-    """All four steps; returns the written safetensors file."""
+    """Ask the teachers, and an earlier head if there is one, then train.
+
+    Returns:
+        the written safetensors file.
+
+    Raises:
+        InputError: photos or teachers are missing, or the earlier head knows what this one must
+            not learn.
+    """
+    if config.earlier is not None:
+        check_earlier(
+            config.earlier,
+            recipe=config.recipe,
+            hold_out=config.hold_out,
+            withheld=config.withheld,
+        )
     torch.set_num_threads(config.threads)
     encoder = EmbeddedEncoder()
     photos = chosen_photos(config)
@@ -601,7 +627,7 @@ def train(config: HeadConfig) -> Path:
     earlier = None
     if config.earlier is not None:
         rows = words.embeddings[[words.index[one[0]] for one in COCO133]]
-        make_self_votes(photos, config.earlier, rows, encoder, config.work, config.withheld)
+        make_self_votes(photos, config.earlier, rows, encoder, config.work)
         earlier = votes_folder(config.work, config.earlier)
     path = config.work / config.name
     stored = load_photos(photos, config.work, earlier)

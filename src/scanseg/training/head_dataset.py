@@ -58,7 +58,7 @@ class Hint:
     """What a teacher's features are in the cells of a view.
 
     Attributes:
-        features: (n, C) float16, of all places of the photo.
+        features: (n, C) float16, of all places of the photo, or of the photos of a mixed view.
         place: (rows, columns) which of these a cell shows; -1 where it shows something pasted.
     """
 
@@ -82,6 +82,7 @@ class TrainingView:
         segment_labels: class of each segment in ``coco133``, whether or not it is in the window.
         everything: no segment is missing.
         hints: teacher -> its features.
+        own: (rows, columns) bool, cells that show the photo itself; ``None``: all of them do.
     """
 
     pixels: Tensor
@@ -94,6 +95,12 @@ class TrainingView:
     segment_labels: tuple[int, ...] = ()
     everything: bool = False
     hints: Mapping[str, Hint] = field(default_factory=dict)
+    own: np.ndarray | None = None
+
+    @property
+    def shows_itself(self) -> np.ndarray:
+        """(rows, columns) bool, ``own`` or all true."""
+        return np.ones(self.grid, bool) if self.own is None else self.own
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -121,10 +128,10 @@ def load_photos(
             with np.load(vote_path(work, photo)) as file:
                 votes = gated_votes(photo, dict(file))
                 hints = {name: file[f"{name}_hints"] for name in votes if f"{name}_hints" in file}
-        own = None if earlier is None else read_self_votes(photo, earlier, votes)
+        truth = photo.truth()
+        own = None if earlier is None else read_self_votes(photo, earlier, votes, truth)
         if own is not None:
             votes[SELF_VOCABULARY] = own
-        truth = photo.truth()
         if truth is not None or votes:
             pixels, segments = np.asarray(photo.open()), read_photo_segments(photo)
             stored.append(StoredPhoto(photo, pixels, truth, votes, segments, hints))

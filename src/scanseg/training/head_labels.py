@@ -8,7 +8,9 @@ of the words that it knows. The gates on the teachers:
 - where the truth is known they must be compatible with it (``COMPATIBLE``), and an unlabelled pixel
   of a photo whose things are all labelled cannot be one of those things;
 - the street teacher speaks only on street scenes, and the scene teacher must not contradict it;
-- on ImageNet photos an animal must be the animal of the image-level label.
+- on ImageNet photos an animal must be the animal of the image-level label;
+- an earlier head (``self_votes``) speaks only where nobody labelled, and no teacher is sure of
+  something else.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_views import View
-from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
+from scanseg.training.head_vocabularies import COCO_OF_IMAGENET, FIRST_CLASS, VOCABULARIES
 
 IGNORE = 255
 TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5, "coco133": 0.5}
@@ -145,17 +147,12 @@ _ADE_OF_CITY = _compatible("""
     bicyclist: person
     car: car
 """)
-_ANIMALS: dict[str, tuple[range, ...]] = {
-    "bird": (range(7, 25), range(80, 101), range(127, 147)),
-    "cat": (range(281, 286),),
-    "cow": (range(345, 347),),
-    "dog": (range(151, 269),),
-    "horse": (range(339, 340),),
-    "sheep": (range(348, 350),),
-    "elephant": (range(385, 387), range(101, 102)),
-    "bear": (range(294, 298),),
-    "zebra": (range(340, 341),),
-    "giraffe": (),
+_ANIMALS = {
+    name: COCO_OF_IMAGENET.get(name, frozenset())
+    for name in (
+        *("bird", "cat", "dog", "horse", "sheep", "cow"),
+        *("elephant", "bear", "zebra", "giraffe"),
+    )
 }
 """Animals among the names -> the ImageNet classes that are one."""
 FIRST_OBJECT = 398
@@ -273,7 +270,7 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
     """
     gated = {}
     for teacher, least in LEAST_SHARE.items():
-        if f"{teacher}_shares" not in votes:
+        if teacher not in votes:
             continue
         ids = votes[teacher].astype(np.int16) - FIRST_CLASS.get(teacher, 0)
         shares = votes[f"{teacher}_shares"].astype(np.float32) / 255
@@ -312,7 +309,7 @@ def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> N
 
 
 def _is(image_class: int, animal: str) -> bool:
-    return any(image_class in ids for ids in _ANIMALS[animal])
+    return image_class in _ANIMALS[animal]
 
 
 def animals_in(image_class: int, names: Sequence[str]) -> np.ndarray:
@@ -336,15 +333,25 @@ def label_layers(
         layers.append(Layer(photo.vocabulary, SoftLabels.hard(named), 1.0))
     for teacher, said in votes.items():
         if truth is not None:
-            wrong = np.stack([_contradicted(photo, teacher, ids, truth) for ids in said.ids])
+            wrong = np.stack([contradicted(photo, teacher, ids, truth) for ids in said.ids])
             said = said.without(wrong, LEAST_SHARE[teacher])
         if said.mass.any():
             layers.append(Layer(teacher, said, TEACHER_WEIGHT[teacher]))
     return layers
 
 
-def _contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(rows, columns) bool: cells where the truth forbids what the teacher said."""
+def contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Where the truth forbids what a teacher said.
+
+    Args:
+        photo: whose truth it is.
+        teacher: who said it, a key of ``VOCABULARIES``.
+        said: (..., rows, columns) classes.
+        truth: (rows, columns) true ids, 255 = not labelled.
+
+    Returns:
+        (..., rows, columns) bool.
+    """
     known = truth != IGNORE
     if photo.vocabulary == "clothing":  # labelled pixels belong to the person
         person = [words[0] for words in VOCABULARIES[teacher]].index("person")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from scanseg.training.head_cutmix import cutmix
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, draw_view
-from scanseg.training.head_mix import mixed
 from scanseg.training.head_paste import Clippings
 
 SIDES = {
@@ -28,7 +28,7 @@ class Views:
         frequencies: data set -> relative frequency of its views; 1 for those that are not named.
         paste: probability of one pasted object more, up to ``MOST_PASTED``.
         sides: data set -> least and largest long side.
-        mix: probability that a rectangle of a view shows another photo.
+        mixing: probability that a rectangle of a view shows another photo (CutMix).
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Views:
         frequencies: Mapping[str, float],
         paste: float,
         sides: Mapping[str, tuple[int, int]] = SIDES,
-        mix: float = 0.0,
+        mixing: float = 0.0,
     ) -> None:
-        self.photos, self.paste, self.sides, self.mix = photos, paste, sides, mix
+        self.photos, self.paste, self.sides, self.mixing = photos, paste, sides, mixing
         self.clippings = Clippings(photos)
         self.by_source: dict[str, list[StoredPhoto]] = {}
         for stored in photos:
@@ -58,8 +58,8 @@ class Views:
 
     def _mixed_view(self, window: int) -> TrainingView:
         view = self._view(window)
-        if self.mix > 0 and self.rng.random() < self.mix:
-            view = mixed(view, self._view(window), self.rng)
+        if self.mixing > 0 and self.rng.random() < self.mixing:
+            view = cutmix(view, self._view(window), self.rng)
         return view
 
     def _view(self, window: int) -> TrainingView:

@@ -1,4 +1,4 @@
-"""Self-training: an earlier head votes on the photos too, over the 133 COCO names.
+"""Self-training with pseudo-labels: an earlier head votes over the 133 COCO names.
 
 The teachers know 31, 21 and 19 words, and only a few photos have every pixel labelled. An earlier
 head, which learned from all of these sources together, knows all the words; asked at several sizes
@@ -24,8 +24,14 @@ from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.dense_head import TrainedHead, load_dense_head
 from scanseg.storage import atomic_write
-from scanseg.training.head_labels import COMPATIBLE, LEAST_SHARE, SoftLabels, animals_in
-from scanseg.training.head_photos import Photo
+from scanseg.training.head_labels import (
+    COMPATIBLE,
+    LEAST_SHARE,
+    SoftLabels,
+    animals_in,
+    contradicted,
+)
+from scanseg.training.head_photos import Photo, Recipe
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.teachers import KEPT, VOTE_GRID
 
@@ -41,18 +47,48 @@ SIDES = {
 The middle one, or the second, is mirrored."""
 
 
+def check_earlier(
+    head: Path, *, recipe: Recipe, hold_out: bool, withheld: Sequence[str] = ()
+) -> None:
+    """Whether a new head may learn from an earlier one.
+
+    Args:
+        head: file of the earlier head, or heads together.
+        recipe: of the new one.
+        hold_out: whether the new one must know nothing of the held-out photos.
+        withheld: words that the new one must not learn.
+
+    Raises:
+        InputError: it may not, or there is no such file.
+    """
+    trained = load_dense_head(head)
+    known = sorted(set(withheld) & set(trained.names))
+    if known:
+        raise InputError(f"{head} was taught {', '.join(known)}, which are withheld")
+    for notes in trained.notes.get("heads", [trained.notes]):
+        own = notes.get("config", {})
+        if recipe == "permissive" and own.get("recipe") != "permissive":
+            raise InputError(f"{head} learned from photos that the permissive recipe leaves out")
+        if hold_out and not own.get("hold_out"):
+            raise InputError(f"{head} learned from the held-out photos")
+
+
 def votes_folder(work: Path, head: Path) -> Path:
-    """Where a head's votes are kept; another file votes anew."""
-    return work / "votes" / f"head-{hashlib.sha256(head.read_bytes()).hexdigest()[:12]}"
+    """Where a head's votes are kept; another file, other names or other sizes vote anew.
+
+    Raises:
+        InputError: there is no such head.
+    """
+    if not head.is_file():
+        raise InputError(f"no earlier head {head}: pass a file that make train-embedded wrote")
+    asked = hashlib.sha256(head.read_bytes())
+    names = [words[0] for words in VOCABULARIES[VOCABULARY]]
+    asked.update(repr((names, sorted(SIDES.items()))).encode())
+    return work / "votes" / f"head-{asked.hexdigest()[:12]}"
 
 
 def make_self_votes(
-    photos: Iterable[Photo],
-    head: Path,
-    words: Tensor,
-    encoder: EmbeddedEncoder,
-    work: Path,
-    withheld: Sequence[str] = (),
+    photos: Iterable[Photo], head: Path, words: Tensor, encoder: EmbeddedEncoder, work: Path
 ) -> None:
     """Ask a head about every photo that has no votes of it yet; safe to interrupt and go on.
 
@@ -64,16 +100,12 @@ def make_self_votes(
         words: (133, D) unit-norm text embeddings of the COCO names.
         encoder: the towers.
         work: ``votes/head-HASH/SOURCE/STEM.npz`` is written in it.
-        withheld: words that the new head must not learn.
 
     Raises:
-        InputError: the earlier head was taught one of these.
+        InputError: there is no such head.
     """
-    trained = load_dense_head(head)
-    known = sorted(set(withheld) & set(trained.names))
-    if known:
-        raise InputError(f"{head} was taught {', '.join(known)}, which are withheld")
     folder = votes_folder(work, head)
+    trained = load_dense_head(head)
     for photo in photos:
         path = folder / photo.source / f"{photo.stem}.npz"
         everything = photo.vocabulary == VOCABULARY and photo.exhaustive == len(words)
@@ -94,6 +126,14 @@ def head_votes(
     sides: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean probabilities over several sizes of a photo, for the ``KEPT`` most probable words.
+
+    Args:
+        photo: RGB.
+        trained: the head, or heads together.
+        words: (K, D), unit norm.
+        encoder: the towers.
+        sides: long sides of the photo, in pixels; at the middle one, or the second, it is looked
+            at mirrored too.
 
     Returns:
         (KEPT, G, G) uint8 words, the most probable first; (KEPT, G, G) uint8 probabilities, 255 =
@@ -128,15 +168,20 @@ def _grid(size: tuple[int, int], cells: Sequence[int]) -> Tensor:
 
 
 def read_self_votes(
-    photo: Photo, folder: Path, teachers: Mapping[str, SoftLabels]
+    photo: Photo,
+    folder: Path,
+    teachers: Mapping[str, SoftLabels],
+    truth: np.ndarray | None = None,
 ) -> SoftLabels | None:
-    """What the earlier head may say about a photo: nothing that a confident teacher contradicts,
-    and on ImageNet's photos no animal that is not in the photo's class.
+    """What the earlier head may say about a photo: nothing where the truth is known, nothing that a
+    confident teacher contradicts, and on ImageNet's photos no animal that is not in the photo's
+    class.
 
     Args:
         photo: whose votes they are.
         folder: ``votes_folder`` of the head.
         teachers: the teachers' gated votes.
+        truth: (H, W) true ids of the photo, 255 = not labelled.
 
     Returns:
         soft labels on the vote grid, or ``None`` where it did not vote.
@@ -147,6 +192,9 @@ def read_self_votes(
     with np.load(path) as file:
         ids, shares = file["ids"], file["shares"].astype(np.float32) / 255
     forbidden = np.zeros(ids.shape, bool)
+    if truth is not None:
+        rows, columns = (np.arange(VOTE_GRID) * n // VOTE_GRID for n in truth.shape)
+        forbidden |= contradicted(photo, VOCABULARY, ids, truth[np.ix_(rows, columns)])
     for name, said in teachers.items():
         table = COMPATIBLE[VOCABULARY, name]  # (teacher's classes + 1, 133)
         sure = said.shares[0] >= LEAST_SHARE[name]

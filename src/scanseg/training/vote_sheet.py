@@ -21,7 +21,6 @@ from scanseg.training.head_labels import LEAST_SHARE, label_layers
 from scanseg.training.head_photos import Photo, training_photos
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
-from scanseg.training.self_votes import votes_folder
 from scanseg.training.teachers import VOTE_GRID
 
 TILE = (300, 300)
@@ -89,12 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with the votes")
     parser.add_argument("--output", type=Path, required=True, help="picture to write (PNG)")
     parser.add_argument("--per_source", type=int, default=3, help="photos of each data set")
-    parser.add_argument("--earlier", type=Path, help="file of the earlier head that voted")
+    parser.add_argument("--earlier", type=Path, help="folder with an earlier head's votes")
     given = parser.parse_args(arguments)
     photos = evenly(training_photos(given.data, hold_out=True), given.work, given.per_source)
     with atomic_write(given.output) as file:
-        earlier = None if given.earlier is None else votes_folder(given.work, given.earlier)
-        draw_sheet(photos, given.work, earlier).save(file, "PNG")
+        draw_sheet(photos, given.work, given.earlier).save(file, "PNG")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import torch
 
+from scanseg.training.head_cutmix import AREA, cutmix, rectangle
 from scanseg.training.head_dataset import Hint, StoredPhoto, TrainingView
 from scanseg.training.head_labels import Layer, SoftLabels
-from scanseg.training.head_mix import AREA, mixed, rectangle
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_sampling import Views
 
@@ -46,7 +46,7 @@ def test_rectangles_have_the_wanted_area_and_stay_inside() -> None:
 
 def test_pixels_labels_and_hints_change_together() -> None:
     view, other = a_view(3), a_view(5, "facades")
-    found = mixed(view, other, random.Random(1))
+    found = cutmix(view, other, random.Random(1))
     inside = (found.pixels[0, 4::8, 4::8] == 5).numpy()
     assert AREA[0] * 0.8 < inside.mean() < AREA[1] * 1.2
     own, others = found.layers
@@ -56,6 +56,7 @@ def test_pixels_labels_and_hints_change_together() -> None:
     hint = found.hints["voc21"]
     np.testing.assert_array_equal(hint.features[hint.place][..., 0], np.where(inside, 5, 3))
     np.testing.assert_array_equal(hint.place % 100, np.arange(100).reshape(CELLS))
+    np.testing.assert_array_equal(found.shows_itself, ~inside)
     assert found.segments is None
     assert not found.everything
     assert (view.pixels == 3).all()
@@ -63,16 +64,16 @@ def test_pixels_labels_and_hints_change_together() -> None:
 
 
 def test_what_unlabelled_cells_are_not_is_kept_only_in_one_vocabulary() -> None:
-    same = mixed(a_view(3), a_view(5, rest=True), random.Random(1))
+    same = cutmix(a_view(3), a_view(5, rest=True), random.Random(1))
     inside = (same.pixels[0, 4::8, 4::8] == 5).numpy()
     np.testing.assert_array_equal(same.rest, inside)
-    assert not mixed(a_view(3), a_view(5, "facades", rest=True), random.Random(1)).rest.any()
+    assert not cutmix(a_view(3), a_view(5, "facades", rest=True), random.Random(1)).rest.any()
 
 
 def test_a_hint_of_one_view_only_has_no_place_in_the_other() -> None:
     view, other = a_view(3), a_view(5)
     other.hints.clear()  # type: ignore[attr-defined]
-    found = mixed(view, other, random.Random(1))
+    found = cutmix(view, other, random.Random(1))
     inside = (found.pixels[0, 4::8, 4::8] == 5).numpy()
     np.testing.assert_array_equal(found.hints["voc21"].place < 0, inside)
 

@@ -21,13 +21,16 @@ AREA = (0.2, 0.5)
 ASPECT = (0.5, 2.0)
 
 
-def mixed(view: TrainingView, other: TrainingView, rng: random.Random) -> TrainingView:
+def cutmix(view: TrainingView, other: TrainingView, rng: random.Random) -> TrainingView:
     """A view with a rectangle of another view of the same size in it.
 
     Args:
         view: is not changed.
         other: what the rectangle shows, at the same place.
         rng: draws the rectangle, which ends at cell borders.
+
+    Returns:
+        a new view; image-level labels stay with the cells of ``view``.
     """
     inside = rectangle(view.grid, rng)  # (rows, columns) bool
     shown = np.repeat(np.repeat(inside, CELL, 0), CELL, 1)
@@ -44,6 +47,7 @@ def mixed(view: TrainingView, other: TrainingView, rng: random.Random) -> Traini
         segments=None,
         segment_labels=(),
         everything=False,
+        own=view.shows_itself & ~inside,
         hints=_hints(view.hints, other.hints, inside),
     )
 
