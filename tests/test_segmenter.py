@@ -337,7 +337,7 @@ def test_the_embedded_preset_knows_what_it_was_taught() -> None:
     words = ["dog", "sky", "theodolite"]
     text, owners = seg.encode(Vocabulary(words, background=()))
     weights = seg.ensemble_weights(text, owners, seg.recipe.settings)
-    assert torch.as_tensor(weights).tolist() == pytest.approx([0.15, 0.15, 0.7])
+    assert torch.as_tensor(weights).tolist() == pytest.approx([0.1, 0.1, 0.7])
 
 
 def test_cells_of_the_dense_map_speak_where_masks_are_coarse() -> None:

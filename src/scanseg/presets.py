@@ -216,7 +216,7 @@ def _spread(network: nn.Module) -> None:
 # --------------------------------------------------------------------------------------
 
 
-REGION_RESIZE = 0.75
+REGION_RESIZE = 0.6
 """Size of the photo that the embedded preset reads regions from (decision 119)."""
 
 
@@ -247,7 +247,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
         recipe=Recipe(
             name="embedded",
             templates=MINILM_TEMPLATES,
-            resize=Resize(short=512, longest=512),
+            resize=Resize(short=640, longest=640),
             embedding_scale=trained.scale,
             region_scale=24.0,
             token_layers=layers,
@@ -256,7 +256,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.15, unseen_weight=0.7, shift_source="none", dense_weight=3.0
+                ensemble_weight=0.1, unseen_weight=0.7, shift_source="none", dense_weight=3.0
             ),
         ),
     )

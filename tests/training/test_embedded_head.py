@@ -24,7 +24,7 @@ from scanseg.training.embedded_head import (
     Sampler,
     Words,
     fit,
-    image_class_layers,
+    image_class_layer,
     points_of,
     save_head,
     step_loss,
@@ -45,14 +45,7 @@ from scanseg.training.head_labels import (
 from scanseg.training.head_photos import HELD_OUT, Photo, held_out, training_photos
 from scanseg.training.head_sampling import Views
 from scanseg.training.head_views import View, random_view
-from scanseg.training.head_vocabularies import (
-    ADE31,
-    CITY19,
-    COCO133,
-    COCO_OF_IMAGENET,
-    VOC20,
-    VOCABULARIES,
-)
+from scanseg.training.head_vocabularies import ADE31, CITY19, COCO133, VOC20, VOCABULARIES
 
 D = 384
 
@@ -419,51 +412,11 @@ def test_points_of_a_batch_start_at_their_view() -> None:
 def test_image_labels_hold_where_conse_agrees() -> None:
     keys = torch.eye(3)
     conse = torch.stack([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)])
-    (layer,) = image_class_layers(conse, 1, keys, np.ones((1, 2), bool), 0.2)
+    layer = image_class_layer(conse, 1, keys, np.ones((1, 2), bool), 0.2)
     np.testing.assert_array_equal(layer.labels.shares, [[[0, 1]]])
     assert (layer.labels.ids == 1).all()
-    (layer,) = image_class_layers(conse, 1, keys, np.array([[True, False]]), 0.2)
+    layer = image_class_layer(conse, 1, keys, np.array([[True, False]]), 0.2)
     assert not layer.labels.shares.any()  # another photo's cell, whatever ConSE says
-
-
-def test_image_labels_are_coco_names_where_one_fits() -> None:
-    labrador, keys = 208, torch.zeros(1000, 3)
-    keys[labrador, 0] = 1.0
-    found = image_class_layers(torch.ones(3, 1, 1), labrador, keys, np.ones((2, 2), bool), 0.2)
-    assert [(layer.vocabulary, int(layer.labels.ids[0, 0, 0])) for layer in found] == [
-        ("imagenet1k", labrador),
-        ("coco133", index(COCO133, "dog")),
-    ]
-
-
-def test_coco_names_of_imagenet_fit_the_classes_own_names() -> None:
-    """The table is by number: where the class is called as the COCO name is, it must be listed."""
-    from scanseg.encoders.embedded import class_descriptions
-
-    lemmas = [
-        [lemma.strip() for lemma in line.split(":")[0].split(",")] for line in class_descriptions()
-    ]
-    assert set(COCO_OF_IMAGENET) <= {words[0] for words in COCO133}
-    listed = [number for numbers in COCO_OF_IMAGENET.values() for number in numbers]
-    assert len(listed) == len(set(listed))
-    same = {"umbrella", "banana", "broccoli", "pizza", "orange", "toaster", "vase", "laptop"}
-    same |= {"backpack", "microwave", "zebra", "traffic light", "refrigerator", "remote control"}
-    for number, names in enumerate(lemmas):
-        for name in same & set(names):
-            wanted = "remote" if name == "remote control" else name
-            assert number in COCO_OF_IMAGENET[wanted], name
-    for name, part in {"bird": "bird", "dog": "dog", "bear": "bear", "chair": "chair"}.items():
-        assert any(part in " ".join(lemmas[n]).split() for n in COCO_OF_IMAGENET[name])
-    for name, word in {
-        "bottle": "bottle",
-        "clock": "clock",
-        "truck": "truck",
-        "bus": "bus",
-    }.items():
-        assert all(
-            any(word in lemma for lemma in lemmas[n]) or n in {555, 675, 717, 864, 907}
-            for n in COCO_OF_IMAGENET[name]
-        ), name
 
 
 def small_config(folder: Path, steps: int) -> HeadConfig:

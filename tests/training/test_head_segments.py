@@ -120,6 +120,8 @@ def test_what_is_pasted_covers_what_was_said_below() -> None:
     assert (coco.ids[0][~cells] == 131).all()
     np.testing.assert_array_equal(ade.shares[0] == 0, cells)
     np.testing.assert_array_equal(found.rest, ~cells)
+    np.testing.assert_array_equal(found.shows_itself, ~cells)
+    assert view.shows_itself.all()
     assert found.segment_labels == (131, 17)
     assert found.segments is not None
     np.testing.assert_array_equal(found.segments == 2, covered[2::4, 2::4])

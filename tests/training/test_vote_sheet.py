@@ -41,7 +41,7 @@ def test_what_was_said_is_drawn_and_what_was_not_is_grey(tmp_path: Path) -> None
     shares[:, :, : VOTE_GRID // 2] = 1.0
     pixels = np.asarray(photo.open())
     stored = StoredPhoto(photo, pixels, None, {"ade31": SoftLabels(ids, shares)})
-    own, scenes, objects, streets, _names = (np.asarray(t).astype(int) for t in tiles(stored))
+    own, scenes, objects, streets = (np.asarray(t).astype(int) for t in tiles(stored))
     assert own.shape == (40, 80, 3)
     height, width = 160, scenes.shape[1]  # inside the photo, above the legend
     left, right = scenes[height, width // 8], scenes[height, width * 7 // 8]
@@ -59,4 +59,4 @@ def test_a_row_per_photo_evenly_chosen(tmp_path: Path) -> None:
         write_votes(tmp_path, photo)
     chosen = evenly(photos, tmp_path, 2)
     assert [photo.stem for photo in chosen] == ["a", "c"]
-    assert draw_sheet(chosen, tmp_path).size == (5 * TILE[0], 2 * TILE[1])
+    assert draw_sheet(chosen, tmp_path).size == (4 * TILE[0], 2 * TILE[1])

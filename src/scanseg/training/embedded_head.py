@@ -1,9 +1,8 @@
 """Train the embedded preset's dense head: ``python -m scanseg.training.embedded_head --help``.
 
-The teachers vote on every photo once, and so does an earlier head where one is given
-(``self_votes``); then the head is trained on random windows of the photos, on top of the frozen
-tower, and its averaged weights are written as safetensors together with the words that it was
-taught. All steps go on where they were stopped.
+The teachers vote on every photo once; then the head is trained on random windows of the photos, on
+top of the frozen tower, and its averaged weights are written as safetensors together with the words
+that it was taught. Both steps go on where they were stopped.
 
 The loss is one cross entropy over several vocabularies: a cell is scored only against the words
 that its source could have said, on cosine times a learned scale. Where a photo's things are all
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
-from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps, load_dense_head
+from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
     Hint,
@@ -44,15 +43,9 @@ from scanseg.training.head_hints import HintPoint, Hints, hint_points
 from scanseg.training.head_labels import Layer, SoftLabels, rivals, something_else
 from scanseg.training.head_photos import Photo, Recipe, training_photos
 from scanseg.training.head_sampling import SIDES, Views
-from scanseg.training.head_vocabularies import (
-    COCO133,
-    COCO_OF_IMAGENET,
-    FIRST_CLASS,
-    VOCABULARIES,
-)
+from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
-from scanseg.training.self_votes import check_earlier, make_self_votes, votes_folder
 from scanseg.training.small_loop import Group, Loop
 from scanseg.weights import write_trained
 
@@ -94,8 +87,6 @@ class HeadConfig:
         hint_weight: of the mean squared error of the teachers' features, standardised.
         image_class_weight: weight of ImageNet's image-level labels.
         paste: probability that a view gets one object of another photo, and again a second one.
-        cutmix: probability that a rectangle of a view shows another photo.
-        earlier: file of an earlier head, or heads together, that votes too (self-training).
         sources: relative frequency of the data sets among the views.
         seed: of everything that is drawn.
         threads: for torch; a second thread makes the next step's views and features.
@@ -125,8 +116,6 @@ class HeadConfig:
     rest_weight: float = 0.5
     hint_weight: float = 0.5
     paste: float = 0.4
-    cutmix: float = 0.4
-    earlier: Path | None = None
     sources: Mapping[str, float] = field(
         default_factory=lambda: {
             "coco_train": 5.0,
@@ -330,12 +319,10 @@ def points_of(
     return [point for point in found if len(point.cells)]
 
 
-def image_class_layers(
+def image_class_layer(
     conse: Tensor, image_class: int, keys: Tensor, own: np.ndarray, weight: float
-) -> list[Layer]:
+) -> Layer:
     """Cells of a photo of one thing whose ConSE embedding agrees with it.
-
-    They show a class of ImageNet's, and a COCO name where one fits (``COCO_OF_IMAGENET``).
 
     Args:
         conse: (D, rows, columns), unit norm, of the view, at stride 32.
@@ -343,23 +330,12 @@ def image_class_layers(
         keys: (1000, D), unit norm, of ImageNet's classes.
         own: cells of the view, at stride 8, that show the photo itself, (g_y, g_x) bool.
         weight: of each such cell in the loss.
-
-    Returns:
-        one layer, or two.
     """
     near = torch.einsum("dyx,d->yx", conse, keys[image_class])
     near = F.interpolate(near[None, None], own.shape, mode="bilinear", align_corners=False)[0]
     shares = ((near >= IMAGE_CLASS_SIMILARITY).numpy() & own).astype(np.float32)  # (1, g_y, g_x)
-    said = [(IMAGE_CLASSES, image_class)]
-    said += [
-        ("coco133", number)
-        for number, words in enumerate(COCO133)
-        if image_class in COCO_OF_IMAGENET.get(words[0], ())
-    ]
-    return [
-        Layer(vocabulary, SoftLabels(np.full(shares.shape, number, np.int16), shares), weight)
-        for vocabulary, number in said
-    ]
+    ids = np.full(shares.shape, image_class, np.int16)
+    return Layer(IMAGE_CLASSES, SoftLabels(ids, shares), weight)
 
 
 @dataclass(frozen=True)
@@ -463,12 +439,14 @@ def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, ste
     for number, view in enumerate(views):
         layers = list(view.layers)
         if view.image_class >= 0 and config.image_class_weight > 0:
-            layers += image_class_layers(
-                maps.conse[number],
-                view.image_class,
-                encoder.keys,
-                view.shows_itself,
-                config.image_class_weight,
+            layers.append(
+                image_class_layer(
+                    maps.conse[number],
+                    view.image_class,
+                    encoder.keys,
+                    view.shows_itself,
+                    config.image_class_weight,
+                )
             )
         points += points_of(number, view, sampler, layers, config.rest_weight)
         if config.hint_weight > 0:
@@ -495,9 +473,7 @@ def fit(
     head = DenseHead(dropout=config.dropout)
     head.branch.load_state_dict(nn.Sequential(*encoder.tower.blocks[3:]).state_dict())
     head.to(memory_format=torch.channels_last)
-    sampler = Sampler(
-        Views(photos, config.sources, config.paste, mixing=config.cutmix), words, config.points
-    )
+    sampler = Sampler(Views(photos, config.sources, config.paste), words, config.points)
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
     some = [batch_of(config, encoder, sampler, config.steps + i) for i in range(4)]
@@ -601,22 +577,14 @@ def chosen_photos(config: HeadConfig) -> list[Photo]:
 
 
 def train(config: HeadConfig) -> Path:
-    """Ask the teachers, and an earlier head if there is one, then train.
+    """Ask the teachers, then train.
 
     Returns:
         the written safetensors file.
 
     Raises:
-        InputError: photos or teachers are missing, or the earlier head knows what this one must
-            not learn.
+        InputError: photos or teachers are missing.
     """
-    if config.earlier is not None:
-        check_earlier(
-            config.earlier,
-            recipe=config.recipe,
-            hold_out=config.hold_out,
-            withheld=config.withheld,
-        )
     torch.set_num_threads(config.threads)
     encoder = EmbeddedEncoder()
     photos = chosen_photos(config)
@@ -624,13 +592,8 @@ def train(config: HeadConfig) -> Path:
     make_votes(photos, config.teachers, config.work)
     own = {teacher: something_else(teacher) for teacher in FIRST_CLASS}
     words = Words(encoder, tables(config), config.withheld, config.work / "words.pt", own)
-    earlier = None
-    if config.earlier is not None:
-        rows = words.embeddings[[words.index[one[0]] for one in COCO133]]
-        make_self_votes(photos, config.earlier, rows, encoder, config.work)
-        earlier = votes_folder(config.work, config.earlier)
     path = config.work / config.name
-    stored = load_photos(photos, config.work, earlier)
+    stored = load_photos(photos, config.work)
     head, scale, sampler = fit(config, encoder, stored, words, path.with_suffix(".checkpoint"))
     names = taught_words(words, sampler)
     embeddings = words.embeddings[[words.index[name] for name in names]]
@@ -640,12 +603,9 @@ def train(config: HeadConfig) -> Path:
     kept = {
         k: v
         for k, v in asdict(config).items()
-        if k not in ("data", "teachers", "work", "name", "save_every", "earlier")
+        if k not in ("data", "teachers", "work", "name", "save_every")
     }
-    notes: dict[str, object] = {"config": kept, "photos": counted}
-    if config.earlier is not None:
-        notes["earlier"] = load_dense_head(config.earlier).notes
-    save_head(path, head, scale, names, embeddings, notes)
+    save_head(path, head, scale, names, embeddings, {"config": kept, "photos": counted})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
 

@@ -25,8 +25,6 @@ from scanseg.training.head_segments import PhotoSegments, read_photo_segments
 from scanseg.training.head_views import View, random_view
 from scanseg.training.head_vocabularies import VOCABULARIES
 from scanseg.training.head_votes import vote_path
-from scanseg.training.self_votes import VOCABULARY as SELF_VOCABULARY
-from scanseg.training.self_votes import read_self_votes
 
 IMAGE_CLASSES = "imagenet1k"
 """Vocabulary of the image-level labels: the lemmas of the 1000 ImageNet classes."""
@@ -58,7 +56,7 @@ class Hint:
     """What a teacher's features are in the cells of a view.
 
     Attributes:
-        features: (n, C) float16, of all places of the photo, or of the photos of a mixed view.
+        features: (n, C) float16, of all places of the photo.
         place: (rows, columns) which of these a cell shows; -1 where it shows something pasted.
     """
 
@@ -108,15 +106,8 @@ class TrainingView:
         return self.rest.shape[0], self.rest.shape[1]
 
 
-def load_photos(
-    photos: Sequence[Photo], work: Path, earlier: Path | None = None
-) -> list[StoredPhoto]:
+def load_photos(photos: Sequence[Photo], work: Path) -> list[StoredPhoto]:
     """Read photos, labels and votes; photos that have neither are left out.
-
-    Args:
-        photos: the training set.
-        work: folder with the teachers' votes.
-        earlier: folder with an earlier head's, ``self_votes.votes_folder``.
 
     Raises:
         InputError: nothing is left.
@@ -129,9 +120,6 @@ def load_photos(
                 votes = gated_votes(photo, dict(file))
                 hints = {name: file[f"{name}_hints"] for name in votes if f"{name}_hints" in file}
         truth = photo.truth()
-        own = None if earlier is None else read_self_votes(photo, earlier, votes, truth)
-        if own is not None:
-            votes[SELF_VOCABULARY] = own
         if truth is not None or votes:
             pixels, segments = np.asarray(photo.open()), read_photo_segments(photo)
             stored.append(StoredPhoto(photo, pixels, truth, votes, segments, hints))

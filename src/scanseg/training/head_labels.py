@@ -8,25 +8,23 @@ of the words that it knows. The gates on the teachers:
 - where the truth is known they must be compatible with it (``COMPATIBLE``), and an unlabelled pixel
   of a photo whose things are all labelled cannot be one of those things;
 - the street teacher speaks only on street scenes, and the scene teacher must not contradict it;
-- on ImageNet photos an animal must be the animal of the image-level label;
-- an earlier head (``self_votes``) speaks only where nobody labelled, and no teacher is sure of
-  something else.
+- on ImageNet photos an animal must be the animal of the image-level label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_views import View
-from scanseg.training.head_vocabularies import COCO_OF_IMAGENET, FIRST_CLASS, VOCABULARIES
+from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 
 IGNORE = 255
-TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5, "coco133": 0.5}
-LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75, "coco133": 0.5}
+TEACHER_WEIGHT = {"ade31": 0.5, "voc21": 0.5, "city19": 0.5}
+LEAST_SHARE = {"ade31": 0.5, "voc21": 0.5, "city19": 0.75}
 """Probability that a teacher must give to what it is allowed to say."""
 STREET_SHARE = 0.05
 """Share of road and sidewalk, by the scene teacher, from which a photo is a street scene."""
@@ -147,14 +145,15 @@ _ADE_OF_CITY = _compatible("""
     bicyclist: person
     car: car
 """)
-_ANIMALS = {
-    name: COCO_OF_IMAGENET.get(name, frozenset())
-    for name in (
-        *("bird", "cat", "dog", "horse", "sheep", "cow"),
-        *("elephant", "bear", "zebra", "giraffe"),
-    )
+_ANIMALS: dict[str, tuple[range, ...]] = {
+    "bird": (range(7, 25), range(80, 101), range(127, 147)),
+    "cat": (range(281, 286),),
+    "cow": (range(345, 347),),
+    "dog": (range(151, 269),),
+    "horse": (range(339, 340),),
+    "sheep": (range(348, 350),),
 }
-"""Animals among the names -> the ImageNet classes that are one."""
+"""VOC's animals -> the ImageNet classes that are one."""
 FIRST_OBJECT = 398
 """ImageNet classes below this one are animals."""
 
@@ -289,13 +288,14 @@ def gated_votes(photo: Photo, votes: Mapping[str, np.ndarray]) -> dict[str, Soft
 def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> None:
     objects, scene = gated["voc21"], gated["ade31"]
     names = [words[0] for words in VOCABULARIES["voc21"]]
-    animal = animals_in(image_class, names)
     right = np.array(
         [
-            animal[number] and (name in (*_ANIMALS, "person") or image_class >= FIRST_OBJECT)
-            for number, name in enumerate(names)
+            any(image_class in ids for ids in _ANIMALS[name])
+            if name in _ANIMALS
+            else name == "person" or image_class >= FIRST_OBJECT
+            for name in names
         ]
-        + [not any(_is(image_class, name) for name in names if name in _ANIMALS)]
+        + [all(image_class not in ids for animals in _ANIMALS.values() for ids in animals)]
     )
     objects = objects.without(~right[objects.ids], LEAST_SHARE["voc21"])
     gated["voc21"] = objects
@@ -306,15 +306,6 @@ def _agree_with_image_class(gated: dict[str, SoftLabels], image_class: int) -> N
     thing = ~np.isin(objects.ids[0], (names.index("person"), something_else("voc21")))
     forbidden |= (objects.mass > 0) & thing
     gated["ade31"] = scene.without(forbidden, LEAST_SHARE["ade31"])
-
-
-def _is(image_class: int, animal: str) -> bool:
-    return image_class in _ANIMALS[animal]
-
-
-def animals_in(image_class: int, names: Sequence[str]) -> np.ndarray:
-    """(names,) bool: false for an animal that a photo of that ImageNet class does not show."""
-    return np.array([name not in _ANIMALS or _is(image_class, name) for name in names])
 
 
 def label_layers(
@@ -333,31 +324,19 @@ def label_layers(
         layers.append(Layer(photo.vocabulary, SoftLabels.hard(named), 1.0))
     for teacher, said in votes.items():
         if truth is not None:
-            wrong = np.stack([contradicted(photo, teacher, ids, truth) for ids in said.ids])
+            wrong = np.stack([_contradicted(photo, teacher, ids, truth) for ids in said.ids])
             said = said.without(wrong, LEAST_SHARE[teacher])
         if said.mass.any():
             layers.append(Layer(teacher, said, TEACHER_WEIGHT[teacher]))
     return layers
 
 
-def contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Where the truth forbids what a teacher said.
-
-    Args:
-        photo: whose truth it is.
-        teacher: who said it, a key of ``VOCABULARIES``.
-        said: (..., rows, columns) classes.
-        truth: (rows, columns) true ids, 255 = not labelled.
-
-    Returns:
-        (..., rows, columns) bool.
-    """
+def _contradicted(photo: Photo, teacher: str, said: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(rows, columns) bool: cells where the truth forbids what the teacher said."""
     known = truth != IGNORE
     if photo.vocabulary == "clothing":  # labelled pixels belong to the person
         person = [words[0] for words in VOCABULARIES[teacher]].index("person")
         return np.asarray(known & (said != person))
-    if teacher == photo.vocabulary:  # an earlier head, in the truth's own words
-        return np.asarray(known | (said < photo.exhaustive))
     table = COMPATIBLE.get((photo.vocabulary, teacher))
     if table is None:
         return np.asarray(known)

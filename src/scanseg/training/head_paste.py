@@ -95,7 +95,7 @@ def pasted(
     covered[y0:y1, x0:x1] = alpha[inner] >= 0.5
     cells = covered[4::8, 4::8]
     layers = [_covered(layer, cells, label) for layer in view.layers]
-    if not any(_is_truth(layer) for layer in layers):
+    if all(layer.vocabulary != "coco133" for layer in layers):
         said = SoftLabels(np.where(cells, label, 0)[None].astype(np.uint8), cells[None] * 1.0)
         layers.append(Layer("coco133", said, 1.0))
     segments, names = view.segments, view.segment_labels
@@ -117,14 +117,9 @@ def pasted(
     )
 
 
-def _is_truth(layer: Layer) -> bool:
-    """Whether a layer holds true COCO names, not votes for them."""
-    return layer.vocabulary == "coco133" and layer.weight == 1.0
-
-
 def _covered(layer: Layer, cells: np.ndarray, label: int) -> Layer:
     """A layer of the view below, with nothing, or the object, in the cells that it covers."""
     ids, shares = layer.labels.ids.copy(), np.where(cells, 0, layer.labels.shares)
-    if _is_truth(layer):
+    if layer.vocabulary == "coco133":
         ids[0][cells], shares[0][cells] = label, 1.0
     return Layer(layer.vocabulary, SoftLabels(ids, shares.astype(np.float32)), layer.weight)

@@ -1,11 +1,10 @@
-"""Where training views come from: a data set, a photo of it, a window, what is put onto it."""
+"""Where training views come from: a data set, a photo of it, a window, pasted objects."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 
-from scanseg.training.head_cutmix import cutmix
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, draw_view
 from scanseg.training.head_paste import Clippings
 
@@ -28,7 +27,6 @@ class Views:
         frequencies: data set -> relative frequency of its views; 1 for those that are not named.
         paste: probability of one pasted object more, up to ``MOST_PASTED``.
         sides: data set -> least and largest long side.
-        mixing: probability that a rectangle of a view shows another photo (CutMix).
     """
 
     def __init__(
@@ -37,9 +35,8 @@ class Views:
         frequencies: Mapping[str, float],
         paste: float,
         sides: Mapping[str, tuple[int, int]] = SIDES,
-        mixing: float = 0.0,
     ) -> None:
-        self.photos, self.paste, self.sides, self.mixing = photos, paste, sides, mixing
+        self.photos, self.paste, self.sides = photos, paste, sides
         self.clippings = Clippings(photos)
         self.by_source: dict[str, list[StoredPhoto]] = {}
         for stored in photos:
@@ -54,16 +51,10 @@ class Views:
 
     def draw(self, count: int, window: int) -> list[TrainingView]:
         """Square windows of ``count`` photos, drawn independently."""
-        return [self._mixed_view(window) for _ in range(count)]
+        sources = self.rng.choices(self.sources, self.frequencies, k=count)
+        return [self._view(source, window) for source in sources]
 
-    def _mixed_view(self, window: int) -> TrainingView:
-        view = self._view(window)
-        if self.mixing > 0 and self.rng.random() < self.mixing:
-            view = cutmix(view, self._view(window), self.rng)
-        return view
-
-    def _view(self, window: int) -> TrainingView:
-        source = self.rng.choices(self.sources, self.frequencies)[0]
+    def _view(self, source: str, window: int) -> TrainingView:
         stored = self.rng.choice(self.by_source[source])
         view = draw_view(stored, self.sides[source], window, self.rng)
         for _ in range(MOST_PASTED):

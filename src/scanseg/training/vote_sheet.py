@@ -1,7 +1,6 @@
 """A contact sheet of what the teachers may say: ``python -m scanseg.training.vote_sheet --help``.
 
-One row per photo: the photo, then each teacher's votes after all gates, the true labels' included,
-and last the COCO names that are true or that an earlier head (``--earlier``) may say.
+One row per photo: the photo, then each teacher's votes after all gates, the true labels' included.
 Look at it before training on them.
 """
 
@@ -40,13 +39,17 @@ def evenly(photos: Sequence[Photo], work: Path, count: int) -> list[Photo]:
 
 
 def tiles(stored: StoredPhoto) -> list[Image.Image]:
-    """The photo, and an overlay per vocabulary of votes: what was said that is believed."""
+    """The photo, and an overlay per teacher: what it said that is believed."""
     grid = (VOTE_GRID, VOTE_GRID)
     truth = None
     if stored.truth is not None:
         rows, columns = (np.arange(VOTE_GRID) * n // VOTE_GRID for n in stored.truth.shape)
         truth = stored.truth[np.ix_(rows, columns)]
-    layers = label_layers(stored.photo, truth, stored.votes)
+    said = {
+        layer.vocabulary: layer.labels
+        for layer in label_layers(stored.photo, truth, stored.votes)
+        if layer.vocabulary in LEAST_SHARE
+    }
     height, width = stored.pixels.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -54,9 +57,10 @@ def tiles(stored: StoredPhoto) -> list[Image.Image]:
     for teacher in LEAST_SHARE:
         labels = np.full(grid, UNKNOWN, np.int32)
         shares = np.zeros(grid, np.float32)
-        for said in (layer.labels for layer in layers if layer.vocabulary == teacher):
-            labels = np.where(said.shares[0] > 0, said.ids[0].astype(np.int32), labels)
-            shares = np.maximum(shares, said.shares[0])
+        if teacher in said:
+            shares = said[teacher].shares[0]
+            ids = said[teacher].ids[0].astype(np.int32)
+            labels = np.where(shares > 0, ids, np.int32(UNKNOWN))
         names = (*(words[0] for words in VOCABULARIES[teacher]), "something else")
         full, sure = (
             np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
@@ -67,9 +71,9 @@ def tiles(stored: StoredPhoto) -> list[Image.Image]:
     return pictures
 
 
-def draw_sheet(photos: Sequence[Photo], work: Path, earlier: Path | None = None) -> Image.Image:
-    """All rows on one picture; ``earlier`` is the folder with an earlier head's votes."""
-    rows = [tiles(stored) for stored in load_photos(photos, work, earlier)]
+def draw_sheet(photos: Sequence[Photo], work: Path) -> Image.Image:
+    """All rows on one picture."""
+    rows = [tiles(stored) for stored in load_photos(photos, work)]
     width, height = TILE
     sheet = Image.new("RGB", (width * len(rows[0]), height * len(rows)), "white")
     for y, row in enumerate(rows):
@@ -88,11 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with the votes")
     parser.add_argument("--output", type=Path, required=True, help="picture to write (PNG)")
     parser.add_argument("--per_source", type=int, default=3, help="photos of each data set")
-    parser.add_argument("--earlier", type=Path, help="folder with an earlier head's votes")
     given = parser.parse_args(arguments)
     photos = evenly(training_photos(given.data, hold_out=True), given.work, given.per_source)
     with atomic_write(given.output) as file:
-        draw_sheet(photos, given.work, given.earlier).save(file, "PNG")
+        draw_sheet(photos, given.work).save(file, "PNG")
 
 
 if __name__ == "__main__":
