@@ -9,7 +9,7 @@ their geometric ensemble; with ``--teachers`` also the scene teacher on the ever
 With ``--public`` everything goes through ``Segmenter`` instead, as a user's call does: proposals,
 both branches, decoys for whatever none of the words explains, full resolution, 95 % intervals over
 photos; and, for the VOC names, whether a word that is (not) in the photo is said to be there.
-``--settings``, ``--region-resize`` and ``--side`` try other values than the preset's, and
+``--settings``, ``--region-resize`` and ``--long-side`` try other values than the preset's, and
 ``--dense-weight`` several in turn.
 """
 
@@ -372,8 +372,11 @@ def main() -> None:
         "--settings", nargs="*", default=[], metavar="NAME=VALUE", help="with --public: changes"
     )
     parser.add_argument("--region-resize", type=float, help="with --public: the encoder's")
-    parser.add_argument("--side", type=int, help="with --public: long side of the photo")
-    parser.add_argument("--long-side", type=int, default=LONG_SIDE)
+    parser.add_argument(
+        "--long-side",
+        type=int,
+        help=f"of the photo, in pixels (default: {LONG_SIDE}; with --public: the preset's)",
+    )
     parser.add_argument(
         "--withheld", nargs="*", help="words to score as withheld (default: the head's own)"
     )
@@ -407,8 +410,9 @@ def main() -> None:
         usual = segmenter.recipe
         changes = {name: json.loads(v) for name, v in (c.split("=") for c in arguments.settings)}
         usual = replace(usual, settings=usual.settings.replace(**changes))
-        if arguments.side is not None:
-            usual = replace(usual, resize=Resize(short=arguments.side, longest=arguments.side))
+        if arguments.long_side is not None:
+            side = arguments.long_side
+            usual = replace(usual, resize=Resize(short=side, longest=side))
         if arguments.region_resize is not None:
             segmenter.clip = EmbeddedEncoder(region_resize=arguments.region_resize)
             segmenter.region_clip = segmenter.clip
@@ -418,10 +422,7 @@ def main() -> None:
             segmenter.recipe = replace(usual, settings=settings)
             of_weight = results.setdefault(f"dense weight {weight:g}", {})
             for test in tests(
-                arguments.data,
-                arguments.camvid_step,
-                withheld,
-                arguments.camvid_split,
+                arguments.data, arguments.camvid_step, withheld, arguments.camvid_split
             ):
                 wanted = not arguments.tests or test.name in arguments.tests
                 if test.decoys is not None or not wanted:
@@ -438,7 +439,7 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
         return
-    embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side)
+    embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side or LONG_SIDE)
     record: dict[str, dict[str, object]] = {}
     for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:

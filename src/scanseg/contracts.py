@@ -254,6 +254,10 @@ class ClipTokens:
     dense: Tensor | None = None
     smaller: ClipTokens | None = None
 
+    def feature_map(self, layer: int) -> Tensor:
+        """The patch tokens of a layer as a map, (B, V, rows, columns)."""
+        return self.patches[layer].transpose(1, 2).unflatten(2, self.grids[layer])
+
     @property
     def for_regions(self) -> ClipTokens:
         """What regions and cells are classified by: patches of the last layer and ``dense``, on

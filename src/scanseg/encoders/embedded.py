@@ -161,13 +161,13 @@ class EmbeddedEncoder(nn.Module):
         shrunk = F.interpolate(x, size, mode="bilinear", align_corners=False)
         seen = self._tokens(shrunk, ())
         assert seen.dense is not None
-        last = seen.patches[self.depth].transpose(1, 2).unflatten(2, seen.grids[self.depth])
 
         def resampled(values: Tensor) -> Tensor:
             return F.interpolate(values, grid, mode="bilinear", align_corners=False)
 
+        last = resampled(seen.feature_map(self.depth))
         return ClipTokens(
-            patches={self.depth: resampled(last).flatten(2).transpose(1, 2)},
+            patches={self.depth: last.flatten(2).transpose(1, 2)},
             cls=seen.cls,
             grids={self.depth: grid},
             pooled=seen.pooled,

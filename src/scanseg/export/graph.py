@@ -137,10 +137,9 @@ class ContextGraph(_Part):
         context = model.clip.encode_image(
             pixels, layers=model.recipe.token_layers, semantics=self.settings.semantics
         )
-        layer, seen = model.clip.depth, context.for_regions
-        last = seen.patches[layer].transpose(1, 2).unflatten(2, seen.grids[layer])
+        seen = context.for_regions
         dense = model.proposals.dense_map(context)[0]
-        maps = dense[0], last[0], seen.dense[0]
+        maps = dense[0], seen.feature_map(model.clip.depth)[0], seen.dense[0]
         if not isinstance(model.proposals, DecodedProposals):
             return maps
         found = model.proposals.decoder(context)[-1]

@@ -50,8 +50,7 @@ class StageMaps:
     def from_tokens(cls, context: ClipTokens) -> StageMaps:
         """From ``EmbeddedEncoder.encode_image(pixels, layers=(1,))``."""
         assert context.dense is not None
-        fine = context.patches[1].transpose(1, 2).unflatten(2, context.grids[1])
-        return cls(fine, context.dense, context.pooled)
+        return cls(context.feature_map(1), context.dense, context.pooled)
 
 
 def tower_branch() -> nn.Sequential:

@@ -122,7 +122,7 @@ class MaskDecoder(nn.Module):
     def pixels(self, context: ClipTokens) -> tuple[list[Tensor], Tensor]:
         """Multi-scale features at strides 32, 16 and 8, and mask features at stride 4."""
         x4, x8, x16, x32 = (
-            stage(context.patches[layer].transpose(1, 2).unflatten(2, context.grids[layer]))
+            stage(context.feature_map(layer))
             for stage, layer in zip(self.stages, LAYERS, strict=True)
         )
         x32 = self.coarse(x32)

@@ -167,8 +167,7 @@ def class_counts(stored: Sequence[StoredPhoto], vocabulary: str, classes: int) -
     for one in stored:
         said = []
         if one.truth is not None and one.photo.vocabulary == vocabulary:
-            truth = one.truth[4::8, 4::8]
-            said.append(np.where(np.isin(truth, one.photo.unnamed), IGNORE, truth))
+            said.append(one.photo.named(one.truth[4::8, 4::8]))
         if vocabulary in one.votes:
             ids, shares = one.votes[vocabulary].ids[0], one.votes[vocabulary].shares[0]
             said.append(np.where(shares > 0, ids, IGNORE)[2::4, 2::4])

@@ -320,8 +320,7 @@ def label_layers(
     """
     layers = []
     if truth is not None:
-        named = np.where(np.isin(truth, photo.unnamed), IGNORE, truth)
-        layers.append(Layer(photo.vocabulary, SoftLabels.hard(named), 1.0))
+        layers.append(Layer(photo.vocabulary, SoftLabels.hard(photo.named(truth)), 1.0))
     for teacher, said in votes.items():
         if truth is not None:
             wrong = np.stack([_contradicted(photo, teacher, ids, truth) for ids in said.ids])

@@ -78,6 +78,10 @@ class Photo:
         ids[np.isin(ids, self.silent)] = 255
         return ids
 
+    def named(self, truth: np.ndarray) -> np.ndarray:
+        """True ids of any shape, 255 also where their name is too coarse to be learned."""
+        return np.where(np.isin(truth, self.unnamed), 255, truth)
+
 
 def held_out(data: Path) -> dict[str, list[str]]:
     """The held-out stems of coco_train per split: a seeded draw from the sorted lists."""
