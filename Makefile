@@ -66,9 +66,13 @@ train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir 
 	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_study.md)"; exit 2; }
 	$(BIN)/python -m scanseg.training.embedded_masks --data "$(DATA)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
 
-study: train-masks  ## SCAN's tables on the packaged towers: DATA=dir WORK=dir
+study: install  ## SCAN's tables on the packaged towers: DATA=dir WORK=dir
 	$(BIN)/python benchmarks/held_out_folder.py --data "$(DATA)" --output "$(WORK)/held_out"
-	for table in 3 4 6 7 8; do $(BIN)/scanseg ablate mini_table$$table --root "$(WORK)/held_out" --output "$(WORK)/tables" --set trainer.set.data="$(DATA)" trainer.set.decoder="$(WORK)/mask_decoder.safetensors" trainer.set.work="$(WORK)" || exit 1; done
+	for suite in table3 table4 table6 table7 table8 withheld; do \
+	    $(BIN)/scanseg ablate mini_$$suite --root "$(WORK)/held_out" --output "$(WORK)/pieces" \
+	        --set trainer.set.data="$(DATA)" trainer.set.work="$(WORK)" || exit 1; \
+	    for kind in md json png; do cp "$(WORK)/pieces/table.$$kind" "$(WORK)/$$suite.$$kind" || exit 1; done; \
+	done
 
 bench: install  ## time and memory of the embedded preset; with WEIGHTS=folder also SCAN stage by stage
 	$(BIN)/python benchmarks/embedded_latency.py

@@ -12,27 +12,24 @@ import torch
 
 from scanseg import Segmenter, mini_scan
 from scanseg.contracts import ClipTokens, InputError, Proposals
-from scanseg.mini_scan import MiniScanConfig, QueryProposals
-from scanseg.proposals.mask_decoder import MaskDecoder
-from scanseg.training.embedded_masks import save_decoder
+from scanseg.mini_scan import LAYERS, STATE_WIDTH, Frozen, MiniScanConfig, region_states
 from scanseg.training.head_dataset import StoredPhoto, TrainingView
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_segments import CROWD, PhotoSegments
-from scanseg.training.mini_scan import NONE, StudyConfig, query_labels, train
+from scanseg.training.mini_scan import NONE, StudyConfig, region_labels, train
 
-SMALL = {"queries": 4, "width": 32, "layers": 1, "feedforward": 32}
+CONFIG = MiniScanConfig(region_size=64)
 
 
-def a_model(**changes: object) -> Segmenter:
+@pytest.fixture(scope="module")
+def frozen() -> Frozen:
+    return Frozen.load(CONFIG)
+
+
+def a_model(frozen: Frozen, **changes: object) -> Segmenter:
     torch.manual_seed(0)
     taught = torch.nn.functional.normalize(torch.randn(3, 384), dim=-1)
-    config = replace(MiniScanConfig(decoder=SMALL, region_size=64), **changes)
-    model = mini_scan.build(config, taught)
-    assert isinstance(model.proposals, QueryProposals)
-    for name, value in model.proposals.decoder.named_parameters():
-        if "queries" in name:
-            torch.nn.init.normal_(value)
-    return model
+    return mini_scan.build(replace(CONFIG, **changes), taught, frozen)
 
 
 class Triangles(torch.nn.Module):
@@ -48,11 +45,13 @@ class Triangles(torch.nn.Module):
 
 
 def a_photo() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    """Coloured tiles."""
+    tiles = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    return tiles.repeat(10, 0).repeat(10, 1)
 
 
-def test_every_part_of_the_method_takes_part() -> None:
-    model = a_model()
+def test_every_part_of_the_method_takes_part(frozen: Frozen) -> None:
+    model = a_model(frozen)
     pixels = torch.from_numpy(a_photo()).permute(2, 0, 1)[None]
     text, owners = model.encode(["cat", "dog"])
     settings = model.recipe.settings
@@ -62,14 +61,14 @@ def test_every_part_of_the_method_takes_part() -> None:
         unshifted = model.forward(pixels, text, owners, settings.replace(shift_source="none"))
         model.integration = None
         plain = model.forward(pixels, text, owners, settings)
-    assert found.scores.shape == (1, 4, 2)
-    assert found.proposals.objectness is not None
+    assert found.scores.shape == (1, found.proposals.masks.shape[1], 2)
+    assert found.scores.shape[1] > 30
     assert found.features is not None
     assert unshifted.features is not None
     assert not torch.allclose(found.features, unshifted.features)  # eq. 5
     assert not torch.allclose(found.embeddings, plain.embeddings)  # eq. 1-3
-    mixed = found.p_in**0.3 * found.p_clip**0.7 * found.proposals.objectness[..., None]
-    other = found.p_in**0.7 * found.p_clip**0.3 * found.proposals.objectness[..., None]
+    mixed = found.p_in**0.3 * found.p_clip**0.7
+    other = found.p_in**0.7 * found.p_clip**0.3
     weights = model.ensemble_weights(text, owners, settings)
     assert isinstance(weights, torch.Tensor)
     assert weights.tolist() == pytest.approx([0.7, 0.7])  # the taught words are random
@@ -78,8 +77,8 @@ def test_every_part_of_the_method_takes_part() -> None:
 
 
 @pytest.mark.parametrize("sim", [True, False])
-def test_a_saved_model_says_the_same(sim: bool, tmp_path: Path) -> None:
-    model = a_model(integration=mini_scan.INTEGRATION if sim else None)
+def test_a_saved_model_says_the_same(sim: bool, frozen: Frozen, tmp_path: Path) -> None:
+    model = a_model(frozen, integration=mini_scan.INTEGRATION if sim else None)
     folder = model.save_pretrained(tmp_path / "m")
     again = Segmenter.from_pretrained(folder, device="cpu")
     first, second = (m(a_photo(), ["cat", "dog"]) for m in (model, again))
@@ -88,8 +87,45 @@ def test_a_saved_model_says_the_same(sim: bool, tmp_path: Path) -> None:
     assert (again.integration is not None) == sim
 
 
-def test_a_config_that_describes_something_else(tmp_path: Path) -> None:
-    folder = a_model().save_pretrained(tmp_path / "m")
+def test_what_the_tower_holds_under_a_mask(frozen: Frozen) -> None:
+    """The mean of a stage's tokens over whole cells, then zero mean and unit variance."""
+    pixels = torch.from_numpy(a_photo()).permute(2, 0, 1)[None]  # 60 x 90: cells reach beyond it
+    tokens = frozen.encoder.encode_image(pixels, layers=LAYERS)
+    masks = torch.zeros(1, 3, 60, 90)
+    masks[0, 0, :32, 32:64] = 1  # one cell at stride 32, 2 x 2 at 16, 4 x 4 at 8
+    masks[0, 1, 56:] = 1  # the last row of cells at stride 8, half of it beyond the photo
+    states = region_states(masks, tokens)
+    assert states.shape == (1, 3, STATE_WIDTH)
+    assert not states[0, 2].any()  # an empty mask
+
+    def standardised(values: torch.Tensor) -> torch.Tensor:
+        return (values - values.mean()) / (values.var(correction=0) + 1e-5).sqrt()
+
+    fine, middle = tokens.feature_map(1)[0], tokens.feature_map(2)[0]  # (40, 8, 12), (112, 4, 6)
+    torch.testing.assert_close(
+        states[0, 0, :40], standardised(fine[:, :4, 4:8].mean((1, 2))), rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(
+        states[0, 0, 40:152], standardised(middle[:, :2, 2:4].mean((1, 2))), rtol=0, atol=1e-4
+    )
+    last = fine[:, 7]  # 12 columns, of which 11 are whole and the last holds 2 pixels of 8
+    share = torch.tensor([8.0] * 11 + [2.0])
+    torch.testing.assert_close(
+        states[0, 1, :40], standardised(last @ (share / share.sum())), rtol=0, atol=1e-4
+    )
+
+
+def test_regions_of_another_head_are_refused(frozen: Frozen, tmp_path: Path) -> None:
+    folder = a_model(frozen).save_pretrained(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["masks"] = "0" * 12
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"from the dense head 000000000000.*train it again"):
+        Segmenter.from_pretrained(folder, device="cpu")
+
+
+def test_a_config_that_describes_something_else(frozen: Frozen, tmp_path: Path) -> None:
+    folder = a_model(frozen).save_pretrained(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     for change in ({"model": None}, {"model": {}}, {"model": {**config["model"], "x": 1}}):
         (folder / "config.json").write_text(json.dumps({**config, **change}))
@@ -103,18 +139,22 @@ def a_view(segments: np.ndarray, labels: tuple[int, ...], everything: bool) -> T
     return TrainingView(pixels, [], rest, "coco133", 80, -1, segments, labels, everything)
 
 
-def test_a_query_is_worth_the_segment_that_it_shows() -> None:
+def test_a_region_is_worth_the_class_that_covers_half_of_it() -> None:
     segments = np.zeros((8, 8), np.uint16)
-    segments[:4, :4], segments[:4, 4:], segments[7] = 1, 2, CROWD
-    masks = np.zeros((4, 8, 8), bool)
-    masks[0, :4, :3] = True  # 12 of the 16 cells of segment 1: IoU 0.75
-    masks[1, :4] = True  # both: IoU 16 / 32, the first of them
-    masks[2, :6, 4:] = True  # segment 2 and 8 cells that nobody labelled: 16 / 24, or 16 / 16
-    masks[3, 7] = True  # a crowd
-    assert query_labels(masks, a_view(segments, (5, 9), True)).tolist() == [5, 5, 9, NONE]
-    masks[2, :8, 3:] = True  # 20 cells beside it, 4 of segment 1: 16 / 36 if all is labelled
-    assert query_labels(masks, a_view(segments, (5, 9), True))[2] == NONE
-    assert query_labels(masks, a_view(segments, (5, 9), False))[2] == 9  # 16 / 20
+    segments[:4, :4], segments[:4, 4:], segments[4, :4], segments[7] = 1, 2, 3, CROWD
+    masks = np.zeros((6, 8, 8), bool)
+    masks[0, 1, :3] = True  # a part of segment 1
+    masks[1, :4, :7] = True  # 16 cells of segment 1 and 12 of segment 2
+    masks[2, 3:5, :4] = True  # segments 1 and 3, half each
+    masks[3, 4:7, :4] = True  # 4 cells of segment 3, 8 that nobody labelled
+    masks[4, 4:8, 0] = True  # 1 of segment 3, 2 that nobody labelled, 1 of the crowd
+    masks[5, 7] = True  # a crowd
+    labels = region_labels(masks, a_view(segments, (5, 9, 2), True))
+    assert labels.tolist() == [5, 5, 2, NONE, NONE, NONE]
+    same = region_labels(masks, a_view(segments, (5, 9, 5), True))  # both segments are one class
+    assert same.tolist() == [5, 5, 5, NONE, NONE, NONE]
+    masks[3, 6] = False  # 4 and 4
+    assert region_labels(masks, a_view(segments, (5, 9, 2), False))[3] == 2
 
 
 @pytest.fixture
@@ -133,12 +173,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyConfig:
         stored.append(StoredPhoto(photo, pixels, None, {}, segments))
     monkeypatch.setattr(training, "photos_with_segments", lambda *_, **__: stored)
     monkeypatch.setattr(training, "WINDOW", 96)
-    torch.manual_seed(0)
-    save_decoder(tmp_path / "decoder.safetensors", MaskDecoder(**SMALL), {})
-    return StudyConfig(
-        tmp_path, tmp_path / "decoder.safetensors", tmp_path / "work", tmp_path / "out",
-        steps=3, batch=2, views=2,
-    )  # fmt: skip
+    return StudyConfig(tmp_path, tmp_path / "work", tmp_path / "out", steps=3, batch=2, views=2)
 
 
 def test_a_training_writes_a_model_and_shares_its_cache(study: StudyConfig) -> None:
@@ -149,9 +184,7 @@ def test_a_training_writes_a_model_and_shares_its_cache(study: StudyConfig) -> N
     assert len(model.taught) == 133
     cache = next(study.work.glob("mini_scan-*")) / "labels.npy"
     made = cache.stat().st_mtime_ns
-    withhold = study.work / "withheld.txt"
-    withhold.write_text("person\nzebra\n")
-    other = replace(study, output=study.work / "b", sim=False, withhold=str(withhold))
+    other = replace(study, output=study.work / "b", sim=False, withheld=("person", "zebra"))
     model = Segmenter.from_pretrained(train(other), device="cpu")
     assert model.integration is None
     assert len(model.taught) == 131

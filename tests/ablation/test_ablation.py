@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from scanseg.ablation.plan import DONE, describe, make_plan
+from scanseg.ablation.run import seen_words
 from scanseg.ablation.suite import flat, load_suite, parse_suite, shipped_suites
 from scanseg.ablation.table import make_table, plot
 from scanseg.ablation.trainers import trainer_of
@@ -108,8 +109,8 @@ def test_data_of_ones_own_stands_beside_all_columns_of_the_paper(tmp_path: Path)
     assert "31.5 / 11.4 / 57.1 |" in text
 
 
-TABLES = [n for n in shipped_suites() if "table" in n]
-PLACES = ["trainer.set.data=a", "trainer.set.decoder=b", "trainer.set.work=c"]
+TABLES = [n for n in shipped_suites() if "table" in n or n == "mini_withheld"]
+PLACES = ["trainer.set.data=a", "trainer.set.work=b"]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -139,8 +140,17 @@ def test_rows_that_differ_at_inference_share_a_training() -> None:
 def test_what_fills_the_braces_of_a_command() -> None:
     plan = make_plan(load_suite("mini_table4", PLACES, root="data"))
     assert len(plan.of("train")) == 6 * 3
-    with pytest.raises(InputError, match=r"nothing fills 'data'.*decoder"):
+    with pytest.raises(InputError, match=r"nothing fills 'data'.*work"):
         make_plan(load_suite("mini_table4", PLACES[1:], root="data"))
+
+
+def test_withheld_words_are_withheld_from_every_row() -> None:
+    suite = load_suite("mini_withheld", PLACES, root="data")
+    withheld = ", ".join(suite.unseen)
+    assert len(suite.unseen) == 10
+    for piece in make_plan(suite).of("train"):
+        words = trainer_of(suite).resolve(piece.settings, 0)["command"]
+        assert words[words.index("--withheld") + 1] == f"[{withheld}]"
 
 
 def test_clip_stages_are_shared_too() -> None:
@@ -165,7 +175,9 @@ def test_nested_and_dotted_keys_mean_the_same() -> None:
 # ------------------------------------------------------------------ the table
 
 
-def finished(plan: Any, output: Path, row: str, seed: int, maps: list[list[int]]) -> None:
+def finished(
+    plan: Any, output: Path, row: str, seed: int, maps: list[list[int]], **more: Any
+) -> None:
     """Write an evaluation by hand: predictions of 4-pixel images whose truth is 0 0 1 1."""
     piece = plan.evaluations[row, seed, 0]
     truth = np.array([[0, 0, 1, 1]], np.int32)
@@ -174,7 +186,7 @@ def finished(plan: Any, output: Path, row: str, seed: int, maps: list[list[int]]
             counted = count_pairs(np.array([said], np.int32), truth, 2)
             store.add(Record(str(number), counted))
     keys = [str(n) for n in range(len(maps))]
-    done = {"run": {"by": "hand"}, "classes": 2, "keys": keys, "seconds": 1.0}
+    done = {"run": {"by": "hand"}, "classes": 2, "keys": keys, "seconds": 1.0, **more}
     write_json(piece.folder(output) / DONE, done)
 
 
@@ -219,6 +231,35 @@ def test_the_numbers_of_a_hand_made_case(tmp_path: Path) -> None:
     json.dumps(table.to_json(), allow_nan=False)
     plot(table, tmp_path / "table.png")
     assert Image.open(tmp_path / "table.png").width > 300
+
+
+def test_seen_and_unseen_words_apart(tmp_path: Path) -> None:
+    changes = {"unseen": ["b"], "replicates": 100}
+    plan = make_plan(parse_suite(a_suite(**changes)))
+    right, half = [0, 0, 1, 1], [0, 0, 0, 1]
+    for row, maps in {"plain": [half, half], "shifted": [right, half]}.items():
+        finished(plan, tmp_path, row, 0, maps, seen=[0])
+    [cells] = make_table(plan, tmp_path).cells
+    plain, shifted = cells["plain"].scores, cells["shifted"].scores
+    assert plain["seen_union"].mean == pytest.approx(100 * 2 / 3)
+    assert plain["unseen_union"].mean == pytest.approx(100 * 1 / 2)
+    assert plain["harmonic_union"].mean == pytest.approx(100 * 2 / (3 / 2 + 2))
+    assert shifted["seen_union"].mean == pytest.approx(100 * 4 / 5)
+    assert shifted["unseen_union"].mean == pytest.approx(100 * 3 / 4)
+    tests = cells["shifted"].split_tests
+    assert tests["unseen_union"].difference == pytest.approx(25)
+    assert tests["seen_union"].difference == pytest.approx(100 * (4 / 5 - 2 / 3))
+    assert cells["plain"].split_tests == {}
+    text = section_to_markdown(make_table(plan, tmp_path).section())
+    assert "| plain | 66.67 |  | 50.00 |  | 57.14 |" in text
+    assert "the 1 words that no row is taught" in text
+
+
+def test_unseen_words_must_be_words_of_the_data() -> None:
+    assert seen_words((), ["a", "b"]) is None
+    assert seen_words(("b",), ["a", "b", "c"]) == [0, 2]
+    with pytest.raises(InputError, match=r"'knive' is none of the words.*did you mean 'knife'"):
+        seen_words(("knive",), ["knife", "fork"])
 
 
 def test_the_papers_contradiction_is_kept() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from scanseg.evaluation.runner import (
 from scanseg.evaluation.scoring import Counted
 from scanseg.evaluation.store import CountStore, combine
 from scanseg.storage import write_json
+from scanseg.training.typed_values import nearest
 
 Reporter = Callable[[str], AbstractContextManager[Progress]]
 """What is made -> a context with a function to be told step, steps and loss."""
@@ -97,18 +98,32 @@ def _evaluate(
         tuple(labels.names if data.words == "official" else labels.prompts),
         Measures(panoptic=False),
     )
+    seen = seen_words(plan.suite.unseen, job.words)
     keys = opened.keys[: data.limit]
     evaluator = job.evaluator()
-    seen = 0
+    counted = 0
 
     def advance() -> None:
-        nonlocal seen
-        seen += 1
-        tell(seen, len(keys), float("nan"))
+        nonlocal counted
+        counted += 1
+        tell(counted, len(keys), float("nan"))
 
     with CountStore(piece.folder(output), evaluator.identity, len(labels)) as store:
         count_missing(evaluator, job, store, keys, advance=advance)
-    return {"run": evaluator.identity, "classes": len(labels), "keys": list(keys)}
+    made = {"run": evaluator.identity, "classes": len(labels), "keys": list(keys)}
+    return made if seen is None else {**made, "seen": seen}
+
+
+def seen_words(unseen: Sequence[str], words: Sequence[str]) -> list[int] | None:
+    """Indices of the words that are not ``unseen``; ``None`` where all words are seen.
+
+    Raises:
+        InputError: an unseen word is not among the words.
+    """
+    for word in unseen:
+        if word not in words:
+            raise InputError(f"unseen: {word!r} is none of the words{nearest(word, words)}")
+    return [i for i, word in enumerate(words) if word not in unseen] if unseen else None
 
 
 def _model(plan: Plan, piece: Piece, output: Path) -> str:

@@ -119,6 +119,8 @@ class Suite:
         table: number of the paper's table, 3 to 8; ``None``: none.
         baseline: name of the row that others are compared with; empty: the first.
         seeds: each row is trained and evaluated once with each.
+        unseen: words of the data that no row is taught, as they are asked for; the table then tells
+            their mIoU and that of the others. Empty: no such split.
         rows: at least one.
         data: at least one.
         trainer: how rows are trained.
@@ -132,6 +134,7 @@ class Suite:
     table: int | None = None
     baseline: str = ""
     seeds: tuple[int, ...] = (0,)
+    unseen: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     data: tuple[EvaluationData, ...] = ()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

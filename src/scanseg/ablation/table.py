@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from scanseg.evaluation.report import percent
 from scanseg.evaluation.report_sections import Section, Table, number, signed
 from scanseg.evaluation.scoring import Counted
 from scanseg.metrics.bootstrap import ImageCounts, paired_bootstrap
-from scanseg.metrics.iou import iou_scores
+from scanseg.metrics.iou import iou_scores, split_scores
 from scanseg.storage import atomic_write
 
 METRICS = ("miou_union", "miou_present")
+SPLIT = ("seen_union", "unseen_union", "harmonic_union")
+"""Metrics of suites with unseen words."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,19 @@ class Test:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row on a data set: a score by metric, the test of ``miou_union``, the paper's number."""
+    """A row on a data set.
+
+    Attributes:
+        scores: by metric; those of ``SPLIT`` only where the suite has unseen words.
+        test: of ``miou_union`` against the baseline.
+        paper: the paper's number.
+        split_tests: tests of the metrics of ``SPLIT``.
+    """
 
     scores: dict[str, Score]
     test: Test | None
     paper: float | None
+    split_tests: dict[str, Test]
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,8 @@ class AblationTable:
                 f"{data.title}" + (f", {images} images" if images else ""),
                 Table(head, rows, text=(5,)),
             ]
+            if suite.unseen:
+                parts.append(_split_table(cells))
         parts.append(
             f"mIoU in percent, mean over {len(suite.seeds)} seed(s), after ± the standard "
             "deviation over seeds; union: classes in truth or prediction, present: in the truth. "
@@ -134,7 +146,22 @@ class AblationTable:
             "printed, trained on COCO-Stuff; three numbers are ADE-150 / ADE-847 / PC-59. Only "
             "comparable with a run of that size on that data."
         )
+        if suite.unseen:
+            parts.append(
+                f"Unseen: the {len(suite.unseen)} words that no row is taught, seen: the others, "
+                "all of them asked for at once; mIoU over classes in truth or prediction."
+            )
         return Section(suite.title or suite.name, (*parts, *self.notes))
+
+
+def _split_table(cells: Mapping[str, Cell]) -> Table:
+    head = ("row", "seen", "difference", "unseen", "difference", "harmonic")
+    rows = []
+    for name, cell in cells.items():
+        seen, unseen, harmonic = (cell.scores[metric] for metric in SPLIT)
+        tests = [_test(cell.split_tests.get(metric)) for metric in SPLIT]
+        rows.append((name, _score(seen), tests[0], _score(unseen), tests[1], _score(harmonic)))
+    return Table(head, tuple(rows))
 
 
 def make_table(plan: Plan, output: Path) -> AblationTable:
@@ -150,23 +177,47 @@ def make_table(plan: Plan, output: Path) -> AblationTable:
             for row in suite.rows
         }
         base = counted[suite.base.name]
+        seen = _seen(plan, number_, output)
         cells = {}
         for row in suite.rows:
             mine = counted[row.name]
             paper = None
             if suite.table is not None:
                 paper = published_ablation(suite.table, row.paper, data.paper)
-            test = None if row is suite.base else compare(mine, base, suite.replicates)
-            cells[row.name] = Cell(_scores(mine), test, paper)
+            tests: dict[str, Test] = {}
+            if row is not suite.base:
+                tests = compare(mine, base, suite.replicates, seen)
+            test = tests.pop("miou_union", None)
+            cells[row.name] = Cell(_scores(mine, seen), test, paper, tests)
         columns.append(cells)
     return AblationTable(suite, tuple(columns))
 
 
-def _scores(counted: Sequence[Counted | None]) -> dict[str, Score]:
-    found = [iou_scores(c.stacked().total()) for c in counted if c is not None]
+def _seen(plan: Plan, data: int, output: Path) -> tuple[int, ...] | None:
+    """Which classes are seen, as a finished evaluation says; ``None`` without unseen words."""
+    if not plan.suite.unseen:
+        return None
+    found = [p.done(output) for (_, _, n), p in plan.evaluations.items() if n == data]
+    return next((tuple(done["seen"]) for done in found if done is not None), ())
+
+
+def _metrics(confusion: np.ndarray, seen: Sequence[int] | None) -> dict[str, float]:
+    """Fractions; the keys are ``METRICS`` and, with seen classes, ``SPLIT``."""
+    whole = iou_scores(confusion)
+    found = {metric: getattr(whole, metric) for metric in METRICS}
+    if seen is not None:
+        split = split_scores(confusion, seen)
+        found |= {metric: getattr(split, metric) for metric in SPLIT}
+    return found
+
+
+def _scores(
+    counted: Sequence[Counted | None], seen: Sequence[int] | None = None
+) -> dict[str, Score]:
+    found = [_metrics(c.stacked().total(), seen) for c in counted if c is not None]
     scores = {}
-    for metric in METRICS:
-        values = [percent(getattr(score, metric)) for score in found]
+    for metric in METRICS if seen is None else (*METRICS, *SPLIT):
+        values = [percent(score[metric]) for score in found]
         known = [value for value in values if value is not None]
         scores[metric] = Score(
             tuple(values),
@@ -177,32 +228,41 @@ def _scores(counted: Sequence[Counted | None]) -> dict[str, Score]:
 
 
 def compare(
-    first: Sequence[Counted | None], second: Sequence[Counted | None], replicates: int
-) -> Test | None:
-    """First minus second on the seeds that both have; ``None`` if there is no such seed.
+    first: Sequence[Counted | None],
+    second: Sequence[Counted | None],
+    replicates: int,
+    seen: Sequence[int] | None = None,
+) -> dict[str, Test]:
+    """First minus second on the seeds that both have, by metric; empty if there is no such seed.
 
     Args:
         first: one entry per seed, ``None`` where it is not finished.
         second: the same.
         replicates: of the bootstrap.
+        seen: indices of the seen classes; ``None``: no split.
     """
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if not both:
-        return None
+        return {}
     ours, base = (_pooled([pair[i] for pair in both]) for i in (0, 1))
-    found = paired_bootstrap(ours, base, _miou, replicates=replicates)["miou"]
-    return Test(
-        percent(found.difference),
-        percent(found.low),
-        percent(found.high),
-        found.p_value,
-        ours.images,
-        len(both),
-    )
 
+    def metrics(confusion: np.ndarray) -> dict[str, float]:
+        found = _metrics(confusion, seen)
+        del found["miou_present"]  # not tested
+        return found
 
-def _miou(confusion: np.ndarray) -> dict[str, float]:
-    return {"miou": iou_scores(confusion).miou_union}
+    tests = paired_bootstrap(ours, base, metrics, replicates=replicates)
+    return {
+        metric: Test(
+            percent(found.difference),
+            percent(found.low),
+            percent(found.high),
+            found.p_value,
+            ours.images,
+            len(both),
+        )
+        for metric, found in tests.items()
+    }
 
 
 def _pooled(counted: Sequence[Counted]) -> ImageCounts:

@@ -1,11 +1,11 @@
 """Train the study's model: ``python -m scanseg.training.mini_scan --help``.
 
-The mask decoder is trained before and stays as it is; what learns here is what SCAN adds to a mask
-classifier: embeddings of the queries and, in most rows of the study, semantic integration. So
-everything below is frozen, and its answers are kept in a cache that all rows and seeds share.
+Regions come from the shipped superpixels and stay as they are; what learns here is what SCAN adds
+to a mask classifier: embeddings of the regions and, in most rows of the study, semantic
+integration. Everything below is frozen, and its answers are kept in a cache that all rows and seeds
+share.
 
-A query is worth the class of the segment that its mask overlaps by at least ``LEAST_IOU``; all
-other queries teach nothing, since whether they are anything is the decoder's own business.
+A region is worth the class that covers at least ``LEAST_SHARE`` of it; the others teach nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from scanseg.calibration.semantic_integration import SemanticIntegration
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.fusion import TermOwners, in_vocabulary_logits
-from scanseg.proposals.mask_decoder import LAYERS, MaskDecoder, load_mask_decoder
 from scanseg.segmenter import Segmenter
-from scanseg.storage import atomic_write, file_hash
+from scanseg.storage import atomic_write
 from scanseg.training.embedded_head import Words
 from scanseg.training.embedded_masks import SIDES, SOURCES, photos_with_segments
 from scanseg.training.head_dataset import TrainingView
@@ -38,7 +37,7 @@ from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop
 
 log = logging.getLogger(__name__)
-LEAST_IOU = 0.5
+LEAST_SHARE = 0.5
 WINDOW = 320
 NONE = -1
 
@@ -49,14 +48,13 @@ class StudyConfig:
 
     Args:
         data: folder of the data sets.
-        decoder: trained mask decoder.
         work: folder of the cache, shared by all trainings.
         output: model folder to write.
         sim: with semantic integration.
         cls: its global half, gamma times [CLS] (table 4).
         spatial: its spatial half, attention to patch tokens (table 4).
         low_frequency: low-frequency enhancement of those tokens (table 4).
-        withhold: file with words, one per line, that are neither taught nor rivals; empty: none.
+        withheld: words that are neither taught nor rivals.
         seed: of weights, dropout and draws. The cache does not depend on it.
         steps: optimiser steps.
         batch: views per step.
@@ -68,16 +66,15 @@ class StudyConfig:
     """
 
     data: Path
-    decoder: Path
     work: Path
     output: Path
     sim: bool = True
     cls: bool = True
     spatial: bool = True
     low_frequency: bool = True
-    withhold: str = ""
+    withheld: tuple[str, ...] = ()
     seed: int = 0
-    steps: int = 600
+    steps: int = 300
     batch: int = 8
     views: int = 6
     rate: float = 5e-4
@@ -95,7 +92,7 @@ class Cache:
     """Frozen answers for N views.
 
     Attributes:
-        states: (N, Q, width) float16, of the decoder's last layer.
+        states: (N, Q, width) float16, of ``mini_scan.region_states``; zeros for no region.
         labels: (N, Q) int16 class in ``COCO133`` or ``NONE``.
         pooled: (N, D) float32, the whole view in the joint space.
         patches: layer -> (N, cells, V) float16.
@@ -128,21 +125,26 @@ def _grid(cells: int) -> tuple[int, int]:
     return side, side
 
 
-def query_labels(masks: np.ndarray, view: TrainingView) -> np.ndarray:
-    """(Q, rows, columns) bool masks at stride 4 -> (Q,) class of the segment each one shows."""
+def region_labels(masks: np.ndarray, view: TrainingView) -> np.ndarray:
+    """The class that covers at least ``LEAST_SHARE`` of each region, or ``NONE``.
+
+    Args:
+        masks: (Q, rows, columns) bool, at stride 4.
+        view: with segments.
+
+    Returns:
+        (Q,) int16. Cells of a crowd do not count, and those that nobody labelled are no class.
+    """
     assert view.segments is not None
     ids = view.segments.ravel()
     known = ids != CROWD
-    count = len(view.segment_labels)
+    classes = np.array((NONE, *view.segment_labels))[np.where(known, ids, 0)]  # (cells,)
     labels = np.full(len(masks), NONE, np.int16)
-    areas = np.bincount(ids[known], minlength=count + 1)[1 : count + 1]
-    for query, mask in enumerate(masks.reshape(len(masks), -1)):
-        both = np.bincount(ids[mask & known], minlength=count + 1)
-        inside = both[1 : count + 1]
-        covered = both.sum() if view.everything else inside.sum()  # else the rest is not labelled
-        overlap = inside / np.maximum(areas + covered - inside, 1)
-        if count and overlap.max() >= LEAST_IOU:
-            labels[query] = view.segment_labels[int(overlap.argmax())]
+    for region, mask in enumerate(masks.reshape(len(masks), -1)):
+        said = classes[mask & known]
+        found = np.bincount(said[said != NONE], minlength=1)
+        if len(said) and found.max() >= LEAST_SHARE * len(said):
+            labels[region] = found.argmax()
     return labels
 
 
@@ -150,19 +152,21 @@ def query_labels(masks: np.ndarray, view: TrainingView) -> np.ndarray:
 def make_cache(config: StudyConfig, folder: Path) -> None:
     """Run the frozen parts over every view, once."""
     stored = photos_with_segments(config.data, config.work, "default", hold_out=True)
-    encoder, decoder = EmbeddedEncoder(), load_mask_decoder(config.decoder)
-    layers = mini_scan.INTEGRATION.layers
+    frozen = mini_scan.Frozen.load(mini_scan.MiniScanConfig())
+    layers, most = mini_scan.INTEGRATION.layers, sum(frozen.regions.merging.cuts)
     found: dict[str, list[np.ndarray]] = {}
     for number, one in enumerate(stored):
         views = Views([one], SOURCES, 0.0, dict.fromkeys(SOURCES, SIDES))
         views.restart(number)
         drawn = views.draw(config.views, WINDOW)
-        tokens = encoder.encode_image(torch.stack([v.pixels for v in drawn]), layers=LAYERS)
-        last = decoder(tokens)[-1]
-        masks = (last.mask_logits > 0).numpy()
+        pixels = torch.stack([view.pixels for view in drawn])
+        tokens = frozen.encoder.encode_image(pixels, layers=mini_scan.LAYERS)
+        masks = frozen.regions(pixels, tokens).masks
+        masks = F.pad(masks, (0, 0, 0, 0, 0, most - masks.shape[1]))  # (views, most, h, w)
+        inside = masks[..., 2::4, 2::4].numpy() > 0
         pieces = {
-            "states": last.states.half().numpy(),
-            "labels": np.stack([query_labels(m, v) for m, v in zip(masks, drawn, strict=True)]),
+            "states": mini_scan.region_states(masks, tokens).half().numpy(),
+            "labels": np.stack([region_labels(m, v) for m, v in zip(inside, drawn, strict=True)]),
             "pooled": tokens.pooled.numpy(),
             **{f"patches{i}": tokens.patches[i].half().numpy() for i in layers},
         }
@@ -177,8 +181,8 @@ def make_cache(config: StudyConfig, folder: Path) -> None:
 
 
 def open_cache(config: StudyConfig) -> Cache:
-    """The cache of a decoder; made if it is not there."""
-    folder = config.work / f"mini_scan-{file_hash(config.decoder)[:12]}-{config.views}"
+    """The cache of the shipped regions; made if it is not there."""
+    folder = config.work / f"mini_scan-{mini_scan.shipped_head_hash()}-{config.views}"
     if not (folder / "labels.npy").is_file():
         make_cache(config, folder)
 
@@ -191,7 +195,7 @@ def open_cache(config: StudyConfig) -> Cache:
 
 
 class Trained(nn.Module):
-    """What learns: the queries' embedding head and semantic integration."""
+    """What learns: the regions' embedding head and semantic integration."""
 
     def __init__(self, head: nn.Module, integration: nn.Module | None) -> None:
         super().__init__()
@@ -203,8 +207,8 @@ class Trained(nn.Module):
         return embeddings if self.integration is None else self.integration(embeddings, tokens)
 
 
-def model_of(config: StudyConfig, decoder: MaskDecoder, taught: Tensor) -> Segmenter:
-    """The row's model, the decoder's weights in place, everything else as the seed has it."""
+def model_of(config: StudyConfig, taught: Tensor) -> Segmenter:
+    """The row's model, what learns as the seed has it."""
     integration = None
     if config.sim:
         integration = replace(
@@ -213,34 +217,22 @@ def model_of(config: StudyConfig, decoder: MaskDecoder, taught: Tensor) -> Segme
             use_spatial=config.spatial,
             low_frequency=config.low_frequency,
         )
-    settings = mini_scan.MiniScanConfig(decoder=dict(decoder.config), integration=integration)
     torch.manual_seed(config.seed)
-    segmenter = mini_scan.build(settings, taught)
-    assert isinstance(segmenter.proposals, mini_scan.QueryProposals)
-    segmenter.proposals.decoder.load_state_dict(decoder.state_dict())
-    return segmenter
-
-
-def withheld_words(config: StudyConfig) -> list[str]:
-    """Words that are not taught."""
-    if not config.withhold:
-        return []
-    lines = Path(config.withhold).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return mini_scan.build(mini_scan.MiniScanConfig(integration=integration), taught)
 
 
 def train(config: StudyConfig) -> Path:
     """Train one row with one seed; returns the written model folder."""
     torch.set_num_threads(config.threads)
     words = Words(
-        EmbeddedEncoder(), {"coco133": COCO133}, withheld_words(config), config.work / "words.pt"
+        EmbeddedEncoder(), {"coco133": COCO133}, config.withheld, config.work / "words.pt"
     )
     text = words.embeddings[[words.index[names[0]] for names in COCO133]]  # (133, D)
     open_ = words.open["coco133"]
-    cache, decoder = open_cache(config), load_mask_decoder(config.decoder)
-    segmenter = model_of(config, decoder, text[open_])
+    cache = open_cache(config)
+    segmenter = model_of(config, text[open_])
     integration = segmenter.integration
-    assert isinstance(segmenter.proposals, mini_scan.QueryProposals)
+    assert isinstance(segmenter.proposals, mini_scan.RegionProposals)
     assert integration is None or isinstance(integration, SemanticIntegration)
     trained = Trained(segmenter.proposals.embedding_head, integration)
     trained.requires_grad_(True)
