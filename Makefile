@@ -63,7 +63,7 @@ train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS
 	    --heads "[$$(for run in $(HEADS); do echo "$(WORK)/head_$${run%:*}.safetensors"; done | paste -sd, -)]"
 
 train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir WORK=dir [RECIPE=...] [HOLD_OUT=...]
-	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_study.md)"; exit 2; }
+	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_head.md)"; exit 2; }
 	$(BIN)/python -m scanseg.training.embedded_masks --data "$(DATA)" --work "$(WORK)" --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)"
 
 study: install  ## SCAN's tables on the packaged towers: DATA=dir WORK=dir

@@ -145,6 +145,9 @@ class InferenceSettings:
             look of the region classifier, in (0, 1]; 1 looks at each.
         hopeless_below: proposals that reach this share of the strongest evidence at no pixel are
             left out, in [0, 1]; 0 keeps all.
+
+    Raises:
+        InputError: a value is out of its range, or none of its choices.
     """
 
     semantics: Semantics = "released"
@@ -185,6 +188,8 @@ class InferenceSettings:
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise InputError(f"{name} must lie in [0, 1], not {value!r}")
+        if self.region_overlap == 0.0:
+            raise InputError("region_overlap must lie in (0, 1], not 0.0")
         if not 0.0 <= self.mask_threshold < 1.0:
             raise InputError(f"mask_threshold must lie in [0, 1), not {self.mask_threshold!r}")
         if not 0.0 <= self.dense_weight < float("inf"):
@@ -201,7 +206,11 @@ class InferenceSettings:
             object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
 
     def replace(self, **changes: Any) -> InferenceSettings:
-        """A copy with some fields changed (``settings.replace(shift_ratio=0.05)``)."""
+        """A copy with some fields changed (``settings.replace(shift_ratio=0.05)``).
+
+        Raises:
+            InputError: no such setting, or a value that it cannot have.
+        """
         unknown = set(changes) - {f.name for f in fields(self)}
         if unknown:
             raise InputError(f"no such inference setting: {', '.join(sorted(unknown))}")
@@ -517,6 +526,9 @@ class Segmentation:
         Args:
             things: the words to look at; others are left out.
             min_area: regions of fewer pixels are left out.
+
+        Raises:
+            UnknownName: a thing is not among the words.
         """
         from scanseg.formats.parts import find_instances
 
@@ -530,6 +542,9 @@ class Segmentation:
         Args:
             things: words that are things.
             min_area: segments of fewer pixels are left out.
+
+        Raises:
+            UnknownName: a thing is not among the words.
         """
         from scanseg.formats.parts import find_panoptic
 
@@ -539,6 +554,9 @@ class Segmentation:
         """Write an indexed PNG with a palette; names and settings are in its metadata.
 
         Pixel values are ``labels + 1``, 0 is unknown (8 bit up to 255 labels, 16 bit grey above).
+
+        Raises:
+            InputError: the file cannot be written.
         """
         from scanseg.formats.png import save_indexed_png
 
@@ -550,6 +568,9 @@ class Segmentation:
         Args:
             opacity: of the colours, in [0, 1].
             legend: draw names and shares below the photo.
+
+        Raises:
+            InputError: opacity out of its range.
         """
         from scanseg.formats.overlay import draw_overlay
 
@@ -561,6 +582,9 @@ class Segmentation:
         Args:
             axes: where to draw; ``None`` makes a figure.
             opacity: of the colours, in [0, 1].
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
         """
         from scanseg.formats.plot import plot
 
@@ -593,6 +617,9 @@ class Segmentation:
             file_name: of the photo.
             things: words with one annotation per connected region (see ``panoptic``).
             polygons: polygons in place of run-length masks.
+
+        Raises:
+            UnknownName: a thing is not among the words.
         """
         from scanseg.formats.coco import to_coco
 
@@ -605,6 +632,9 @@ class Segmentation:
 
         Args:
             things: words with one feature per connected region (see ``panoptic``).
+
+        Raises:
+            UnknownName: a thing is not among the words.
         """
         from scanseg.formats.polygons import to_geojson
 
@@ -615,6 +645,10 @@ class Segmentation:
 
         Args:
             things: words with one row per connected region (see ``panoptic``).
+
+        Raises:
+            MissingExtra: supervision is not installed.
+            UnknownName: a thing is not among the words.
         """
         from scanseg.formats.detections import to_detections
 

@@ -122,6 +122,9 @@ def fuse(
         log_fusion: renormalise over the labels, weigh with the void probability and take a second
             softmax over labels and void (released step 12).
         objectness: (B, Q) factor of each proposal; ``None``: 1.
+
+    Raises:
+        InputError: the branches ask for embeddings that the proposals do not have.
     """
     if branches == "embedding":
         if p_in is None:
@@ -168,6 +171,9 @@ def dense_scores(
             speaks for regions; ``None`` where the encoder has no such map.
         text: as for :func:`in_vocabulary_scores`, and ``owners``, ``void`` and the scales too.
         weight: as for :func:`fuse`, and what follows too.
+
+    Raises:
+        InputError: the branches ask for a map that the encoder does not have.
     """
     grid = embeddings.shape[-2:]
     if branches != "embedding" and region_map is None:

@@ -405,7 +405,10 @@ def _load(name: str, weights: str | Path | None, *, bfloat16: bool) -> Segmenter
     found, tensors = load_folder(folder)
     preset = found.get("preset")
     if name in PRESETS and preset != name:
-        raise InputError(f"{folder} holds weights of preset {preset!r}, not {name!r}")
+        raise InputError(
+            f"{folder} holds weights of preset {preset!r}, not {name!r}: ask for {preset!r}, or "
+            "give the folder itself as preset"
+        )
     if preset == "embedded":
         return _embedded_from(found, tensors, folder)
     if preset == MINI_SCAN:
@@ -450,7 +453,10 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
 
         return mini_scan.save(segmenter, Path(folder))
     if segmenter.config is None:
-        raise InputError(f"a model composed by hand (preset {name!r}) cannot be saved as a folder")
+        raise InputError(
+            f"a model composed by hand (preset {name!r}) cannot be saved as a folder: save its "
+            "parts, and give the path of the function that builds it as preset (docs/python.md)"
+        )
     made = replace(
         segmenter.config,
         same_clip=segmenter.region_clip is segmenter.clip,

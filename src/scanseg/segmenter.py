@@ -165,7 +165,11 @@ class Segmenter(nn.Module):
         return Evidence(proposals, embeddings, regions, features, p_in, p_clip, scores, cells)
 
     def encode(self, words: Words) -> tuple[Tensor, TermOwners]:
-        """Words -> (T, D) unit-norm embeddings and the label that each speaks for (disk cache)."""
+        """Words -> (T, D) unit-norm embeddings and the label that each speaks for (disk cache).
+
+        Raises:
+            InputError: a word cannot be used.
+        """
         vocabulary = Vocabulary.of(words)
         clip, recipe = self.region_clip, self.recipe
         cache = TextCache(cache_folder() / "text", clip.fingerprint, clip.joint_width)
@@ -174,7 +178,11 @@ class Segmenter(nn.Module):
         return torch.from_numpy(encoded.rows).to(self.device), TermOwners(owner, encoded.labels)
 
     def prepare(self, words: Words) -> EncodedWords:
-        """Words encoded once, for callers that label many photos with the same ones."""
+        """Words encoded once, for callers that label many photos with the same ones.
+
+        Raises:
+            InputError: a word cannot be used.
+        """
         vocabulary = Vocabulary.of(words)
         return EncodedWords(vocabulary, *self.encode(vocabulary))
 
@@ -346,7 +354,7 @@ class Segmenter(nn.Module):
             settings={
                 "preset": self.recipe.name,
                 "inference": settings.to_dict(),
-                "precision": str(getattr(self.region_clip, "precision", torch.float32))[6:],
+                "precision": self.precision,
                 "scanseg": __version__,
                 "torch": torch.__version__,
             },
@@ -385,7 +393,11 @@ class Segmenter(nn.Module):
         return load(name, device=device, settings=settings, weights=weights, mode=mode)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write weights (safetensors), configuration and notice to ``folder``; returns it."""
+        """Write weights (safetensors), configuration and notice to ``folder``; returns it.
+
+        Raises:
+            InputError: the model was composed by hand, so there is no configuration to write.
+        """
         from scanseg.presets import save
 
         return save(self, folder)
@@ -395,6 +407,11 @@ class Segmenter(nn.Module):
         if hasattr(self.region_clip, "use_bfloat16"):
             self.region_clip.use_bfloat16()
         return self
+
+    @property
+    def precision(self) -> str:
+        """Type of the region classifier's matrix products, such as ``"float32"``."""
+        return str(getattr(self.region_clip, "precision", torch.float32)).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:

@@ -22,7 +22,7 @@ from scanseg.batch.plan import Plan, make_plan
 from scanseg.batch.progress import Progress, Watch
 from scanseg.batch.sources import open_source
 from scanseg.batch.tables import done_shards
-from scanseg.batch.worker import BatchJob
+from scanseg.batch.worker import BatchJob, read_run
 from scanseg.cli import main
 from scanseg.evaluation.runner import ModelSpec
 from scanseg.formats.png import load_indexed_png
@@ -188,6 +188,15 @@ def test_a_finished_job_is_left_alone(job: Path, photos: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.glob("*/shard-*")}
     assert batch(photos, job) == 3
     assert {path: path.stat().st_mtime_ns for path in job.glob("*/shard-*")} == before
+
+
+def test_the_mode_is_part_of_the_run(job: Path, photos: Path, tmp_path: Path) -> None:
+    assert batch(photos, tmp_path / "fast", "--limit", "2", "--mode", "fast") == 0
+    fast, exact = (read_run(folder) for folder in (tmp_path / "fast", job))
+    assert exact["precision"] == "float32"
+    assert fast["precision"] in ("float32", "bfloat16")  # as the hardware has it
+    changed = {k for k, v in exact["settings"].items() if fast["settings"][k] != v}
+    assert changed == {"region_overlap", "hopeless_below"}
 
 
 @pytest.mark.parametrize(
@@ -401,7 +410,7 @@ def test_merge_of_different_runs(job: Path, photos: Path, tmp_path: Path) -> Non
         (["photos", "--labels", "a", "--output", "x", "--shard-size", "0"], "at least 1"),
         (["photos", "--labels", "a", "--output", "x", "--address", "a"], "add --engine ray"),
         (["photos", "--labels", "a", "--output", "x", "--devices", ","], "names no device"),
-        (["photos", "--labels", "a"], "required: output"),
+        (["photos", "--labels", "a"], "give --output"),
         (["photos", "--labels", "a", "--output", "photos/"], "would mix with the photos"),
     ],
 )

@@ -44,5 +44,22 @@ def test_the_parsers_complaints(arguments: list[str], line: str) -> None:
     assert str(error.value) == f"{line} see scanseg test --help"
 
 
+def test_what_is_missing_is_named_as_one_types_it() -> None:
+    def another(model: str, *, ground_truth: str, labels: str) -> int:
+        """Do nothing.
+
+        Args:
+            model: one
+            ground_truth: the truth
+            labels: words
+        """
+        return 0
+
+    with pytest.raises(InputError, match=r"^give MODEL \(one\) and --ground-truth and --labels;"):
+        run(another, "scanseg test", [])
+    with pytest.raises(InputError, match=r"^give --labels; see"):
+        run(another, "scanseg test", ["m", "--ground-truth", "x"])
+
+
 def test_other_complaints_come_on_one_line() -> None:
     assert plain_reason("two\n  lines") == "two lines"

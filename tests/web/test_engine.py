@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -43,6 +44,12 @@ def test_records_are_those_of_the_model(engine: Engine, png: bytes) -> None:
     assert (head["status"], head["type"]) == (200, "application/json")
     expected = engine.model("tiny")(png, {"cat": [], "sofa": ["couch"], "sky": []})
     assert json.loads(body) == json.loads(json.dumps(to_record(expected, name="photo.png")))
+
+
+def test_models_are_loaded_in_the_mode_of_the_server() -> None:
+    fast = Engine(replace(PLAN, mode="fast")).model("tiny").recipe.settings
+    plain = Engine(PLAN).model("tiny").recipe.settings
+    assert fast == plain.replace(region_overlap=0.9, hopeless_below=0.4)
 
 
 def test_a_threshold_afterwards_is_the_threshold_before(engine: Engine, png: bytes) -> None:

@@ -112,8 +112,9 @@ class CommandTrainer:
             return word.format(**{**known, "seed": seed, "output": output})
         except (KeyError, IndexError, ValueError) as error:
             raise InputError(
-                f"trainer.command: nothing fills {error} in {word!r}; there are seed, output, "
-                f"trainer.set and the row's train keys ({', '.join([*self.config.set, *settings])})"
+                f"trainer.command: nothing fills {error} in {word!r}: give it with --set "
+                "trainer.set.KEY=VALUE, or under train in each row; there are seed, output, "
+                + ", ".join(dict.fromkeys([*self.config.set, *settings]))
             ) from error
 
 

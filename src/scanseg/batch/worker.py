@@ -137,6 +137,7 @@ class Worker:
             "preset": self.segmenter.recipe.name,
             "weights": fingerprint(self.segmenter),
             "settings": self.settings.to_dict(),
+            "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,
             "labels": list(words.names),
             "synonyms": {name: list(others) for name, others in words.synonyms.items()},

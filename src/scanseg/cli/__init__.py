@@ -157,7 +157,10 @@ def run(function: Command, program: str, arguments: Sequence[str]) -> int:
     try:
         parsed = parser.parse_args(options_first(parser, arguments))
     except ArgumentError as error:
-        reason = plain_reason(str(error))
+        positional = {
+            a.dest: f"{a.metavar} ({a.help})" for a in parser._actions if not a.option_strings
+        }
+        reason = plain_reason(str(error), positional)
         options = {o for a in parser._actions for o in a.option_strings}
         wrong = next(
             (a for a in arguments if a.startswith("--") and a.split("=")[0] not in options), ""
@@ -177,20 +180,25 @@ def parser_for(function: Command, program: str) -> Any:
     import docstring_parser
     from jsonargparse import ArgumentParser
 
+    from scanseg.cli.help_text import HelpFormatter, described, placeholder
+
     text = docstring_parser.parse(inspect.getdoc(function) or "")
-    described = {p.arg_name: p.description or "" for p in text.params}
+    texts = {p.arg_name: p.description or "" for p in text.params}
     hints = get_type_hints(function)
     parser = ArgumentParser(
         prog=program,
         description="\n\n".join(filter(None, (text.short_description, text.long_description))),
         exit_on_error=False,
         default_meta=False,
+        formatter_class=HelpFormatter,
     )
     for parameter in inspect.signature(function).parameters.values():
         name, kind, default = parameter.name, hints[parameter.name], parameter.default
-        help_text = " ".join(described.get(name, "").split()).replace("%", "%%")
+        positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        help_text = described(texts.get(name, ""), None if positional else default)
         option = "--" + name.rstrip("_").replace("_", "-")  # as_ becomes --as
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        shown = placeholder(kind)
+        if positional:
             many = str(kind).startswith("list[")
             parser.add_argument(
                 name,
@@ -207,9 +215,9 @@ def parser_for(function: Command, program: str) -> Any:
         elif kind is bool and default is False:
             parser.add_argument(option, action="store_true", help=help_text)
         elif default is inspect.Parameter.empty:
-            parser.add_argument(option, type=kind, required=True, help=help_text)
+            parser.add_argument(option, type=kind, required=True, help=help_text, metavar=shown)
         else:
-            parser.add_argument(option, type=kind, default=default, help=help_text)
+            parser.add_argument(option, type=kind, default=default, help=help_text, metavar=shown)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

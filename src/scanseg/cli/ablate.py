@@ -28,9 +28,11 @@ def ablate(
     """Run a table of ablations and print it beside the paper's numbers.
 
     A suite is a YAML file: rows, seeds, data, how to train. Shipped: table3 to table8 (ViT-L, real
-    data), table3_tiny to table8_tiny (a CPU, minutes). Rows that differ only at inference share
-    their trainings. A run that was killed goes on when the same command is given again. Writes
-    table.md, table.json and table.png. Exit code 3: the budget was spent before all was done.
+    data), table3_tiny to table8_tiny (a CPU, minutes), mini_table3, 4, 6, 7, 8 and mini_withheld
+    (packaged towers; make study gives them what they need). Rows that differ only at inference
+    share their trainings. A run that was killed goes on when the same command is given again.
+    Writes table.md, table.json and table.png. Exit code 3: the budget was spent before all was
+    done.
 
     Args:
         suite: a YAML file or the name of a shipped suite

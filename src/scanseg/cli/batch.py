@@ -18,7 +18,7 @@ from scanseg.cli import EXIT_OK, EXIT_SOME_FAILED
 from scanseg.cli.report_console import progress_bar
 from scanseg.cli.segment import vocabulary_of
 from scanseg.cli.settings_options import given_settings
-from scanseg.contracts import Branches, InputError, Semantics, ShiftSource
+from scanseg.contracts import Branches, InputError, Mode, Semantics, ShiftSource
 
 if TYPE_CHECKING:
     from scanseg.batch.inspection import Inspection
@@ -43,6 +43,7 @@ def batch(
     png: bool = False,
     preset: str = "embedded",
     weights: str | None = None,
+    mode: Mode = "exact",
     processes: int | None = None,
     devices: str = "auto",
     threads: int | None = None,
@@ -86,6 +87,7 @@ def batch(
         png: also write each map as an indexed PNG, in a .tar per shard
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id
         weights: folder with the weights of a preset that ships none
+        mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
         processes: on this machine, each with a model (default: one per device)
         devices: separated by commas, as cuda:0,cuda:1 (default: all GPUs, else the CPU)
         threads: of the CPU for each process (default: the cores, shared out)
@@ -100,14 +102,19 @@ def batch(
         quiet: no progress
         unknown_below: pixels of lower confidence become unknown, 0 to 1
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
-        semantics: where paper and released code differ, which to follow
-        branches: which classifiers speak
-        ensemble_weight: weight of the region classifier, 0 to 1
-        mask_threshold: probability above which a pixel belongs to a region, 0 to 1
+        semantics: where paper and released code differ, which to follow (default: the model's)
+        branches: which classifiers speak: embedding (of the proposals), clip (of the regions), both
+            (default: the model's)
+        ensemble_weight: weight of the region classifier, 0 to 1 (default: the model's; of embedded
+            it is that for words like those it was taught)
+        mask_threshold: probability above which a pixel belongs to a region, 0 to 1 (default: the
+            model's; masks of embedded are 0 or 1)
         log_fusion: fuse in log space (for very large vocabularies)
         shift_source: what contextual shift puts in place of background tokens; none: no shift
-        shift_ratio: share of the background tokens that contextual shift replaces, 0 to 1
-        shift_seed: seed of the choice of these tokens
+            (default: the model's; embedded has no shift)
+        shift_ratio: share of the background tokens that contextual shift replaces, 0 to 1 (default:
+            the model's)
+        shift_seed: seed of the choice of these tokens (default: 0)
     """
     _check_counts(
         processes=processes, threads=threads, readers=readers, shard_size=shard_size, limit=limit
@@ -142,7 +149,7 @@ def batch(
         source=str(opened.path),
         output=os.path.abspath(output),
         vocabulary=vocabulary,
-        model=ModelSpec(preset, weights, team[0], operating_point, changes),
+        model=ModelSpec(preset, weights, team[0], operating_point, changes, mode),
         format=format,
         maps=png,
         threads=threads or (_cores() // len(team) or 1 if len(team) > 1 else None),

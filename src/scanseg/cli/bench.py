@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,12 +126,16 @@ def bench(
 COMMAND = bench
 
 
-def _peak(place: Any) -> float:
-    """GiB that the process, or its memory on the device, took at most."""
+def _peak(place: Any) -> float | None:
+    """GiB that the process, or its memory on the device, took at most; ``None`` on Windows."""
     import torch
 
     if place.type == "cuda":
         return torch.cuda.max_memory_allocated(place) / 2**30
+    try:
+        import resource
+    except ImportError:
+        return None
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**30 if sys.platform == "darwin" else 2**20)
 
@@ -152,10 +155,12 @@ def _print(found: dict[str, Any]) -> None:
                 stage, f"{row['median']:.3f}", f"{row['low']:.3f}-{row['high']:.3f}", *work
             )
         console.print(table)
+    peak = found["peak_gib"]
+    memory = "" if peak is None else f"; peak memory {peak:.2f} GiB"
     rates = ", ".join(f"{t} {rate:.0f}" for t, rate in found["gemm_gflop_per_s"].items())
     console.print(
-        f"matrix products here, GFLOP/s: {rates}; {found['threads']} threads on {found['device']}; "
-        f"peak memory {found['peak_gib']:.2f} GiB"
+        f"matrix products here, GFLOP/s: {rates}; {found['threads']} threads on {found['device']}"
+        + memory
     )
     if "comparison" in found:
         a, b = found["modes"]

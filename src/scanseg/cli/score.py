@@ -194,7 +194,9 @@ def make_coding(label_set: LabelSet, values: Values, offset: int, ignore: int | 
     if values == "index":
         return Coding(label_set.names, offset, ignore)
     if offset:
-        raise InputError("an offset goes with values by index, not with official values")
+        raise InputError(
+            "an offset goes with values by index: leave it out, or give the values as index"
+        )
     return Coding(
         label_set.names,
         ignore=ignore,

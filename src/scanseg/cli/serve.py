@@ -7,7 +7,7 @@ import webbrowser
 from importlib.util import find_spec
 
 from scanseg.cli import EXIT_OK
-from scanseg.contracts import MissingExtra
+from scanseg.contracts import MissingExtra, Mode
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "psutil")  # the extra's packages
 
@@ -16,6 +16,7 @@ def serve(
     *,
     preset: str = "embedded",
     weights: str | None = None,
+    mode: Mode = "exact",
     device: str = "auto",
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -40,6 +41,7 @@ def serve(
         preset: embedded, vit_b, vit_l, zero_train, tiny, a model folder or a hub id; the page can
             choose between it and embedded
         weights: folder with the weights of a preset that ships none
+        mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
         device: auto, cpu, cuda, mps, cuda:1 ...
         host: address to listen on; 0.0.0.0 lets other machines in, without any password
         port: to listen on; 0 takes a free one
@@ -83,6 +85,7 @@ def serve(
     run(
         presets,
         device=device,
+        mode=mode,
         lazy=lazy,
         host=host,
         port=port,

@@ -21,7 +21,7 @@ def train(
     """Train a SCAN model: proposals and semantic integration on a data set, CLIP frozen.
 
     Experiments are YAML files that state differences only. Shipped ones: tiny (a CPU, minutes),
-    finetune_own_folder, scan_vit_b, scan_vit_l, and one for each row of the paper's tables 3 to 8.
+    finetune_own_folder, scan_vit_b, scan_vit_l; rows of the paper's tables: scanseg ablate.
     The output folder gets checkpoints, a log in CSV, curves, overlays, scores, and model/, which
     scanseg segment --preset OUTPUT/model reads. A run that was killed goes on with --resume as if
     nothing had happened. Several devices: --set trainer.devices=4; several machines: torchrun or

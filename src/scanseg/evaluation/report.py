@@ -154,7 +154,7 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything that is printed; see ``docs/evaluate.md`` for what each number means.
+    """Everything that is printed; see ``docs/metrics.md`` for what each number means.
 
     Attributes:
         title: of the report.

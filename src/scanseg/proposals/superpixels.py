@@ -51,7 +51,9 @@ class SuperpixelProposals(nn.Module):
         )
 
     def __call__(self, pixels: Tensor, context: ClipTokens) -> Proposals:
-        """Masks (0 or 1) and, with a head, embeddings; photos with fewer regions repeat none.
+        """Masks (B, Q, h, w), 0 or 1; with a head embeddings (B, Q, D) and the dense map too.
+
+        A photo with fewer regions than another of its batch gets empty masks.
 
         Raises:
             InputError: the encoder has no dense map.

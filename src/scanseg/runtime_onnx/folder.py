@@ -8,6 +8,7 @@ model.onnx         photo and word embeddings in, scores and masks out (``docs/ex
 model.onnx.data    its weights, where they are large
 context.onnx       where proposals are superpixels, in place of model.onnx: what is before them
 opinion.onnx       and what comes after
+cells.onnx         labels the cells of a dense map, for models that have one
 text.onnx          the text tower, with ``tokenizer.json``; or instead of both
 words.npz          embeddings of the words that the export was made for
 taught.npy         words that the proposals learned from, for models that know them
@@ -81,7 +82,10 @@ class ExportFolder:
         try:
             found = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
             if found["format"] != FORMAT:
-                raise InputError(f"{path} has format {found['format']!r}, not {FORMAT!r}")
+                raise InputError(
+                    f"{path} was exported by another version (format {found['format']!r}, not "
+                    f"{FORMAT!r}): export again"
+                )
             recipe = dict(found["recipe"])
             recipe["resize"] = Resize(**recipe["resize"])
             recipe["settings"] = InferenceSettings(**recipe["settings"])
@@ -112,7 +116,7 @@ class ExportFolder:
         """Refuse settings that differ from those in the graph.
 
         Raises:
-            InputError: names the setting, and the option of ``scanseg export`` for it.
+            InputError: names the setting.
         """
         given, inside = settings.to_dict(), self.recipe.settings.to_dict()
         for name, value in inside.items():

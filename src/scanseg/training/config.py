@@ -170,8 +170,8 @@ class TrainerConfig:
         steps: optimiser steps.
         batch: photos per optimiser step, over all devices and accumulation.
         accumulate: parts a device's share of a batch goes through in.
-        precision: lightning's: ``32-true``, ``bf16-mixed``, ``16-mixed``.
-        accelerator: lightning's: ``auto``, ``cpu``, ``gpu``.
+        precision: lightning's: ``32-true``, ``64-true``, ``bf16-mixed``, ``16-mixed``.
+        accelerator: lightning's: ``auto``, ``cpu``, ``gpu``, ``mps``.
         devices: per node.
         nodes: how many.
         workers: processes that prepare photos, per device; never changes the order of the data.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scanseg.contracts import UNKNOWN, InputError, Segmentation
+from scanseg.contracts import UNKNOWN, InputError, Mode, Segmentation
 from scanseg.formats.overlay import draw_overlay
 from scanseg.formats.palette import label_colours
 from scanseg.formats.photos import PhotoLimits, PhotoTooLarge, read_photo
@@ -63,6 +63,7 @@ class Plan:
     device: str
     lazy: bool
     limits: PhotoLimits
+    mode: Mode = "exact"
 
 
 def main(connection: Connection, plan: Plan) -> None:
@@ -108,7 +109,10 @@ class Engine:
 
             preset = next(p for p in self.plan.presets if p.name == name)
             self._models[name] = Segmenter.from_pretrained(
-                preset.source, device=self.plan.device, weights=preset.weights
+                preset.source,
+                device=self.plan.device,
+                weights=preset.weights,
+                mode=self.plan.mode,
             )
         return self._models[name]
 

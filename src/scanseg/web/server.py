@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from scanseg.contracts import InputError
+from scanseg.contracts import InputError, Mode
 from scanseg.web.app import create_app
 from scanseg.web.engine import Plan, Preset
 from scanseg.web.limits import ServeLimits
@@ -43,6 +43,7 @@ def serve(
     presets: tuple[Preset, ...],
     *,
     device: str,
+    mode: Mode = "exact",
     lazy: bool,
     host: str,
     port: int,
@@ -55,6 +56,7 @@ def serve(
     Args:
         presets: models to offer, the default first.
         device: as for ``Segmenter.from_pretrained``.
+        mode: the same.
         lazy: load a model when it is first asked for.
         host: name or address to bind.
         port: to bind; 0 takes a free one.
@@ -67,7 +69,7 @@ def serve(
     """
     bound = _bind(host, port)
     with bound:
-        worker = Worker(Plan(presets, device, lazy, limits.photo), limits, Metrics())
+        worker = Worker(Plan(presets, device, lazy, limits.photo, mode), limits, Metrics())
         handlers = {s: signal.signal(s, _stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             worker.start()
