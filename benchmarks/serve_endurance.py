@@ -62,7 +62,7 @@ def ask(address: str, number: int) -> tuple[int, float]:
     elif number % 20 == 10:
         data["unknown_below"] = "2"
     started = time.perf_counter()
-    reply = httpx.post(address + "api/v1/segment", files=files, data=data, timeout=120)
+    reply = httpx.post(address + "api/v1/segment", files=files, data=data, timeout=300)
     return reply.status_code, time.perf_counter() - started
 
 
