@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -165,14 +166,14 @@ def test_shards_by_hand_limit_and_further_measures(
     assert 0 <= report["proposals"]["AR@1"] <= report["proposals"]["AR@100"] <= 100
 
 
-def test_batches_and_reading_ahead_change_nothing(data: Path) -> None:
+def test_reading_ahead_changes_nothing(data: Path) -> None:
     from scanseg.evaluation.runner import DataSpec, Job, Measures, ModelSpec
 
     job = Job(ModelSpec("tiny", device="cpu"), DataSpec("folder", str(data)), CLASSES, Measures())
     evaluator = job.evaluator()
     keys = evaluator.dataset.keys[:5]
-    singly = [record.to_json() for record in evaluator.count(keys)]
-    together = [record.to_json() for record in evaluator.count(keys, batch=2)]
+    together = [record.to_json() for record in evaluator.count(keys)]
+    singly = [next(evaluator.count([key])).to_json() for key in keys]
     assert [record["key"] for record in singly] == list(keys)
     assert together == singly
 
@@ -250,6 +251,52 @@ def test_a_photo_of_another_size_stops_the_run(
     Image.fromarray(np.zeros((20, 31), np.uint8)).save(tmp_path / "labels/a.png")
     assert main(command(tmp_path, tmp_path / "out")) == 2
     assert "31 x 20 pixels, but its photo has 30 x 20" in capsys.readouterr().err
+
+
+def test_counts_of_another_folder_are_not_mixed_in(
+    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same names and classes: a copy goes on, other labels are refused."""
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    arguments = [a for a in command(copy, whole, "--json") if a != "--quiet"]
+    assert main(arguments) == 0
+    assert f"{IMAGES} of {IMAGES} images were counted before" in capsys.readouterr().err
+    assert main(command(data, whole)) == 0  # the report names its data set again
+    labels = np.asarray(Image.open(copy / "labels/3.png"))
+    Image.fromarray(np.where(labels == 1, 2, labels).astype(np.uint8)).save(copy / "labels/3.png")
+    capsys.readouterr()
+    assert main(command(copy, whole)) == 2
+    assert "these counts are of another run (contents:" in capsys.readouterr().err
+
+
+def test_the_digest_of_a_folder_data_set(data: Path, tmp_path: Path) -> None:
+    from scanseg.data import open_dataset
+    from scanseg.evaluation.runner import contents_digest, is_own
+
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    seen = [contents_digest(open_dataset("folder", data))]
+    assert is_own(open_dataset("folder", data))
+    assert contents_digest(open_dataset("folder", copy)) == seen[0]
+    for name, content in (
+        ("classes.txt", b"0\tsky\n1\tgrass, lawn\n2\tdog\n\n"),
+        ("panoptic.json", (copy / "panoptic.json").read_bytes() + b" "),
+        ("images/2.png", (copy / "images/2.png").read_bytes() + b"more"),
+        ("labels/2.png", (copy / "labels/1.png").read_bytes()),
+    ):
+        (copy / name).write_bytes(content)
+        seen.append(contents_digest(open_dataset("folder", copy)))
+    assert len(set(seen)) == 5
+
+
+def test_each_folder_data_set_has_an_output_folder_of_its_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "my set"))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["evaluate", "--dataset", "folder", "--root", str(root), "--preset", "tiny"]
+    arguments += ["--quiet", "--replicates", "0", "--examples", "0", "--limit", "1"]
+    assert main(arguments) == 0
+    assert (tmp_path / "scanseg_evaluation/tiny-folder-my_set-all/report.json").is_file()
 
 
 # --------------------------------------------------------------------------------- the store
@@ -374,3 +421,11 @@ def test_lists_that_cannot_be_used(
     ):
         assert main([*arguments, "--only", str(listed), "--output", str(tmp_path / "o")]) == 2
         assert reason in capsys.readouterr().err
+
+
+def test_listed_keys_may_have_spaces_and_the_file_a_mark(tmp_path: Path) -> None:
+    from scanseg.cli.evaluate import _listed_keys
+
+    path = tmp_path / "keys.txt"
+    path.write_bytes("\ufeffIMG 1\r\n\r\n  b \r\nIMG 1\r\n".encode())
+    assert _listed_keys(str(path)) == ["IMG 1", "b"]

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scanseg import InferenceSettings, InputError, Segmenter
 from scanseg.cli import main
+from scanseg.contracts import ClipTokens, Proposals
 from scanseg.explain import draw_explanation, explain
 
 SHIFT = InferenceSettings(mask_threshold=0.5, shift_ratio=0.8)
@@ -66,6 +70,27 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert picture.width > 500
     assert main([*command, "--json"]) == 2
     assert "--explain writes a picture" in capsys.readouterr().err
-    assert main([*command, "--output", str(tmp_path / "no"), "--shift-source", "none"]) == 2
-    assert "nothing to explain" in capsys.readouterr().err
-    assert not [p for p in (tmp_path / "no").rglob("*") if p.is_file()]
+
+
+def test_photos_without_a_region_are_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(photo()).save(tmp_path / f"{name}.png")
+    model = Segmenter.from_pretrained("tiny", device="cpu")
+
+    def faint(pixels: torch.Tensor, context: ClipTokens) -> Proposals:
+        found = model.proposals(pixels, context)
+        return Proposals(0.1 * found.masks, found.embeddings)
+
+    made = Segmenter(
+        clip=model.clip, region_clip=model.region_clip, proposals=faint, recipe=model.recipe
+    )
+    module = ModuleType("scanseg_faint")
+    module.model = lambda: made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "scanseg_faint", module)
+    command = ["segment", str(tmp_path), *WORDS, "--preset", "scanseg_faint.model", "--explain"]
+    assert main([*command, "--branches", "both", "--output", str(tmp_path / "o")]) == 0
+    assert "b.png: no explanation: no proposal exceeds" in capsys.readouterr().err
+    assert len(list((tmp_path / "o").glob("*_overlay.png"))) == 2
+    assert not list((tmp_path / "o").glob("*_explain.png"))

@@ -17,6 +17,7 @@ from scanseg.training.head_dataset import StoredPhoto, TrainingView
 from scanseg.training.head_photos import Photo
 from scanseg.training.head_segments import CROWD, PhotoSegments
 from scanseg.training.mini_scan import NONE, StudyConfig, region_labels, train
+from scanseg.training.small_loop import Loop
 
 CONFIG = MiniScanConfig(region_size=64)
 
@@ -191,3 +192,22 @@ def test_a_training_writes_a_model_and_shares_its_cache(study: StudyConfig) -> N
     assert cache.stat().st_mtime_ns == made
     found = model(np.zeros((64, 64, 3), np.uint8), ["person", "car"])
     assert found.labels.shape == (64, 64)
+
+
+def test_a_checkpoint_of_another_row_is_refused(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only folders and threads may differ."""
+    from scanseg.training import mini_scan as training
+
+    class Eager(Loop):  # type: ignore[type-arg]
+        def __init__(self, **given: object) -> None:
+            super().__init__(**{**given, "save_every": 1})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "Loop", Eager)
+    row = replace(study, steps=1)
+    train(row)
+    train(replace(row, threads=2))
+    for change in ({"sim": False}, {"withheld": ("zebra",)}):
+        with pytest.raises(InputError, match=f"{next(iter(change))} = .*take another name"):
+            train(replace(row, **change))

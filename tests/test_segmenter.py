@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from skimage import data
 
 import scanseg
 from scanseg import InferenceSettings, InputError, Segmenter, Vocabulary
-from scanseg.contracts import ClipTokens, Proposals
+from scanseg.contracts import ClipTokens, MissingExtra, Proposals, Segmentation, UnknownName
 from scanseg.presets import OPERATING_POINTS, build, operating_point, tiny
+from scanseg.segmenter import full_float32
 
 WORDS = ["cat", "sofa", "window"]
 
@@ -122,6 +125,38 @@ def test_no_valid_proposal(seg: Segmenter) -> None:
     assert (both.confidence > 0).all()
     nothing = faint(photo(), WORDS, settings=InferenceSettings(branches="clip"))
     assert (nothing.confidence == 0).all()
+    assert (nothing.labels == -1).all()
+
+
+def test_a_pixel_that_no_proposal_reaches_is_unknown(seg: Segmenter) -> None:
+    def left(pixels: torch.Tensor, context: ClipTokens) -> Proposals:
+        found = seg.proposals(pixels, context)
+        masks = found.masks.clone()
+        masks[..., masks.shape[-1] // 2 :] = 0
+        return Proposals(masks, found.embeddings)
+
+    half = Segmenter(clip=seg.clip, region_clip=seg.region_clip, proposals=left, recipe=seg.recipe)
+    labels = half(np.full((40, 80, 3), 90, np.uint8), ["cat", "sofa"]).labels
+    assert (labels[:, :30] >= 0).all()
+    assert (labels[:, 50:] == -1).all()
+
+
+def test_convolutions_on_cuda_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with full_float32(torch.device("cuda:1")):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+    with full_float32(torch.device("cpu")):
+        assert torch.backends.cudnn.allow_tf32
+
+
+def test_building_a_model_leaves_all_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    build(tiny())
+    assert torch.equal(before, torch.get_rng_state())
+    assert seeded == []
 
 
 def test_background_words_become_unknown(seg: Segmenter) -> None:
@@ -234,6 +269,41 @@ def test_settings_of_the_model_are_the_default_of_calls() -> None:
 def test_settings_are_checked(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         InferenceSettings(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unknown_below": "0.5"}, "unknown_below must be a number, not '0.5'"),
+        ({"log_fusion": "no"}, "log_fusion must be true or false"),
+        ({"shift_seed": 1.5}, "shift_seed must be a whole number"),
+        ({"region_batch": True}, "region_batch must be a whole number"),
+        ({"region_overlap": 0.0}, r"region_overlap must lie in \(0, 1\]"),
+    ],
+)
+def test_types_of_settings_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        InferenceSettings(**arguments)
+    InferenceSettings(ensemble_weight=np.float32(0.5), region_batch=np.int64(2), mask_threshold=0)
+
+
+def test_settings_of_another_kind_are_refused(seg: Segmenter) -> None:
+    with pytest.raises(InputError, match="settings must be InferenceSettings"):
+        seg(photo(), WORDS, settings={"branches": "clip"})
+
+
+def test_labels_must_be_indices_of_the_names() -> None:
+    for value in (2, -2):
+        labels = np.full((2, 2), value, np.int32)
+        with pytest.raises(InputError, match=rf"labels must be -1 .unknown. to 1.*found {value}"):
+            Segmentation(labels, ("a", "b"), np.ones((2, 2), np.float32))
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    for error in (UnknownName("dgo", ("dog", "cat")), MissingExtra("eval", "plot()")):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
 
 
 def test_replace_knows_its_fields_and_follows_the_semantics() -> None:

@@ -27,7 +27,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    get_args,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import numpy as np
 
@@ -85,7 +93,11 @@ class MissingExtra(InputError, ImportError):  # noqa: N818  (reads better in a t
     """An optional dependency is absent; the message names the extra that brings it."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
+        self._made_of = (extra, needed_for)
         super().__init__(f'{needed_for} needs an optional part: pip install "scanseg[{extra}]"')
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), self._made_of
 
 
 class UnknownName(InputError, KeyError):  # noqa: N818  (reads better in a traceback)
@@ -97,7 +109,11 @@ class UnknownName(InputError, KeyError):  # noqa: N818  (reads better in a trace
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        self._made_of = (str(name), tuple(names))
         super().__init__(f"{name!r} is not one of the words{hint}: {known}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), self._made_of
 
 
 # --------------------------------------------------------------------------------------
@@ -177,6 +193,7 @@ class InferenceSettings:
                 raise InputError(f"{name} must be one of {allowed}, not {value!r}")
         if self.shift_ratio is None:
             object.__setattr__(self, "shift_ratio", DEFAULT_SHIFT_RATIO[self.semantics])
+        self._check_types()
         for name in (
             "ensemble_weight",
             "unseen_weight",
@@ -204,6 +221,20 @@ class InferenceSettings:
             )
         if self.shift_layers is not None:
             object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
+
+    def _check_types(self) -> None:
+        kinds = get_type_hints(type(self))
+        for name in (f.name for f in fields(self)):
+            value, kind = getattr(self, name), kinds[name]
+            if kind is bool and not isinstance(value, bool):
+                raise InputError(f"{name} must be true or false, not {value!r}")
+            whole = kind in (int, int | None)
+            if not (whole or kind in (float, float | None)) or value is None:
+                continue
+            numbers = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+            if isinstance(value, bool) or not isinstance(value, numbers):
+                kind_of = "a whole number" if whole else "a number"
+                raise InputError(f"{name} must be {kind_of}, not {value!r}")
 
     def replace(self, **changes: Any) -> InferenceSettings:
         """A copy with some fields changed (``settings.replace(shift_ratio=0.05)``).
@@ -476,6 +507,13 @@ class Segmentation:
                 f"confidence has shape {self.confidence.shape}, labels {self.labels.shape}"
             )
         object.__setattr__(self, "names", tuple(self.names))
+        if self.labels.size:
+            least, most = int(self.labels.min()), int(self.labels.max())
+            if least < UNKNOWN or most >= len(self.names):
+                raise InputError(
+                    f"labels must be -1 (unknown) to {len(self.names) - 1}, an index into names; "
+                    f"found {least if least < UNKNOWN else most}"
+                )
 
     @cached_property
     def segments(self) -> list[Segment]:

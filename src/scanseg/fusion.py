@@ -70,14 +70,21 @@ def in_vocabulary_logits(
 ) -> Tensor:
     """(B, Q, K' + 1) scaled cosines with labels and void, or (B, Q, K') where void is ``None``.
 
-    Arguments as for :func:`in_vocabulary_scores`, which is their softmax.
+    Arguments as for :func:`in_vocabulary_scores`, which is their softmax. In float32 at least,
+    under any autocast: a cosine times 100 has no digits to spare.
     """
-    unit = F.normalize(embeddings, dim=-1)
-    logits = owners.best(scale * unit @ text.T)  # (B, Q, K')
-    if void is None:
-        return logits
-    nothing = scale * unit @ F.normalize(void, dim=-1)  # (B, Q)
-    return torch.cat([logits, nothing[..., None]], -1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        unit = F.normalize(_full(embeddings), dim=-1)
+        logits = owners.best(scale * unit @ _full(text).T)  # (B, Q, K')
+        if void is None:
+            return logits
+        nothing = scale * unit @ F.normalize(_full(void), dim=-1)  # (B, Q)
+        return torch.cat([logits, nothing[..., None]], -1)
+
+
+def _full(values: Tensor) -> Tensor:
+    """Half precision as float32; any other type as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def region_scores(

@@ -174,7 +174,7 @@ def build(config: ScanConfig, *, for_training: bool = False) -> Segmenter:
 
     random = nullcontext() if config.seed is not None else skip_initialisation()
     with torch.random.fork_rng(devices=[]), random:
-        torch.manual_seed(config.seed or 0)
+        torch.default_generator.manual_seed(config.seed or 0)  # not those of the GPUs
         clip = OpenClipEncoder(config.clip, tag=config.clip_tag, text=config.same_clip)
         region_clip = clip
         if not config.same_clip:
@@ -442,6 +442,11 @@ def save(segmenter: Segmenter, folder: str | Path) -> Path:
     """Write a model folder; see ``Segmenter.save_pretrained``."""
     name = segmenter.recipe.name
     if name == "embedded":
+        if hasattr(segmenter.proposals, "decoder"):
+            raise InputError(
+                "the embedded preset with a mask decoder cannot be saved as a folder: keep the "
+                "decoder's file, and give the path of a function that builds the model as preset"
+            )
         head = cast(nn.Module, segmenter.proposals).state_dict()
         state = {f"proposals.{k}": v for k, v in head.items()}
         if segmenter.taught is not None:

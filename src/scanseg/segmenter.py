@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from scanseg.contracts import (
     ClipEncoder,
     ClipTokens,
     InferenceSettings,
+    InputError,
     Mode,
     ProposalGenerator,
     Proposals,
@@ -56,6 +58,17 @@ class EncodedWords:
 
 Words = Sequence[str] | Mapping[str, Sequence[str]] | Vocabulary
 CPU_BATCH, DEVICE_BATCH = 1, 8  # photos of one size at once; batching gains nothing on CPUs
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """On CUDA, convolutions in float32 where cuDNN would take TF32, whose 10 bits move labels."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and device.type != "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,9 @@ class Segmenter(nn.Module):
         """
         vocabulary = Vocabulary.of(words)
         clip, recipe = self.region_clip, self.recipe
-        cache = TextCache(cache_folder() / "text", clip.fingerprint, clip.joint_width)
+        kind = self.device.type  # other devices round differently, and their rows are kept apart
+        name = clip.fingerprint if kind == "cpu" else f"{clip.fingerprint}-{kind}"
+        cache = TextCache(cache_folder() / "text", name, clip.joint_width)
         encoded = embed_vocabulary(vocabulary, recipe, clip, cache)
         owner = torch.tensor(encoded.owner, device=self.device)
         return torch.from_numpy(encoded.rows).to(self.device), TermOwners(owner, encoded.labels)
@@ -306,6 +321,11 @@ class Segmenter(nn.Module):
             InputError: a photo cannot be read, or a word cannot be used.
         """
         chosen = settings or self.recipe.settings
+        if not isinstance(chosen, InferenceSettings):
+            raise InputError(
+                "settings must be InferenceSettings, such as recipe.settings.replace(...), not "
+                f"{type(chosen).__name__}"
+            )
         if unknown_below is not None:
             chosen = chosen.replace(unknown_below=unknown_below)
         encoded = words if isinstance(words, EncodedWords) else self.prepare(words)
@@ -313,7 +333,8 @@ class Segmenter(nn.Module):
         results = []
         for batch in self._batches(photos if many else [photos]):  # type: ignore[arg-type]
             pixels = torch.stack([resized for _, resized in batch]).to(self.device)
-            found = self.forward(pixels, encoded.text, encoded.owners, chosen)
+            with full_float32(self.device):
+                found = self.forward(pixels, encoded.text, encoded.owners, chosen)
             for i, (photo, _) in enumerate(batch):
                 size = photo.pixels.shape[:2]
                 mapped = label_map(
@@ -344,7 +365,8 @@ class Segmenter(nn.Module):
         self, photo: Photo, found: LabelMap, vocabulary: Vocabulary, settings: InferenceSettings
     ) -> Segmentation:
         K = len(vocabulary)
-        unknown = (found.labels >= K) | (found.confidence < settings.unknown_below)
+        nothing = found.confidence <= 0  # no proposal reaches these pixels
+        unknown = (found.labels >= K) | nothing | (found.confidence < settings.unknown_below)
         return Segmentation(
             labels=found.labels.masked_fill(unknown, UNKNOWN).cpu().numpy().astype(np.int32),
             names=vocabulary.names,

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from scanseg.contracts import InputError
 
 _UMASK = threading.Lock()
+_KEPT = 20  # characters of a name in temporary names, so that these fit where it fits
 
 
 def cache_folder() -> Path:
@@ -119,12 +120,13 @@ def file_hash(path: str | Path) -> str:
 def _temporary_beside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """A temporary name in the folder of ``path`` that becomes it at the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    prefix = f".{path.name[:_KEPT]}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner may read
+        temporary.chmod(0o666 & ~umask())  # mkstemp makes files that only the owner may read
         if replace:
             os.replace(temporary, path)
         else:
@@ -136,7 +138,8 @@ def _temporary_beside(path: Path, *, replace: bool = True) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's file mode creation mask."""
     with _UMASK:  # it can only be read by setting it, for the whole process
         current = os.umask(0)
         os.umask(current)

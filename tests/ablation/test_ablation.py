@@ -368,6 +368,38 @@ class Recorder:
         return "tiny"
 
 
+def test_torchrun_is_not_for_suites(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["ablate", "table3_tiny", "--root", "data", "--dry-run"]) == 2
+    assert "leave torchrun out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_row_on_two_devices_is_trained_apart(photos: Path, tmp_path: Path) -> None:
+    suite = a_suite(
+        photos,
+        trainer={
+            "experiment": "tiny",
+            "set": {
+                "data.root": str(photos),
+                "trainer.steps": 2,
+                "trainer.devices": 2,
+                "trainer.accelerator": "cpu",
+                "evaluation.every": 0,
+            },
+        },
+        rows=[{"name": "one"}],
+        replicates=20,
+    )
+    file = tmp_path / "suite.yaml"
+    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    assert main(["ablate", str(file), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    [done] = (tmp_path / "out").glob(f"train-*/{DONE}")
+    assert Path(json.loads(done.read_text())["model"], "config.json").is_file()
+
+
 def test_a_trainer_by_class_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "my_trainers", sys.modules[__name__])
     rows = [{"name": "a", "train": {"x": 1}}]

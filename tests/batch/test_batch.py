@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import shutil
 import tarfile
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,19 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import scanseg
+import scanseg.faults
+from scanseg.batch import local
 from scanseg.batch.local import run_processes
 from scanseg.batch.plan import Plan, make_plan
 from scanseg.batch.progress import Progress, Watch
+from scanseg.batch.ray_engine import ShardActor
 from scanseg.batch.sources import open_source
 from scanseg.batch.tables import done_shards
-from scanseg.batch.worker import BatchJob, read_run
+from scanseg.batch.worker import BatchJob, Worker, read_run
 from scanseg.cli import main
 from scanseg.evaluation.runner import ModelSpec
 from scanseg.formats.png import load_indexed_png
@@ -44,6 +51,12 @@ def results(folder: Path) -> dict[str, bytes]:
     """Everything that a job promises to be the same, by file name."""
     files = [folder / "run.json", *sorted(folder.glob("*/shard-*"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def a_job(photos: Path, folder: Path) -> BatchJob:
+    """A job on the photos with its plan in the folder, in shards of 4."""
+    make_plan(open_source(str(photos)), folder, 4)
+    return BatchJob(str(photos), str(folder), Vocabulary(WORDS), ModelSpec("tiny", device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +269,7 @@ def test_a_photo_on_which_the_model_fails_does_not_end_the_job(
         if len(calls) == 2:
             raise RuntimeError("a kernel gave up\nand more")
         if len(calls) == 3:
-            raise RuntimeError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, *arguments)
 
     monkeypatch.setattr(Segmenter, "forward", forward)
@@ -265,6 +278,178 @@ def test_a_photo_on_which_the_model_fails_does_not_end_the_job(
         "internal error: RuntimeError: a kernel gave up",
         "002.jpg needs more memory than there is: shrink it",
     ]
+
+
+def test_a_photo_that_fails_keeps_no_tensor_alive(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(a_job(photos, tmp_path))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    still: list[int] = []
+
+    def forward(self: Segmenter, *arguments: Any) -> Any:
+        held = torch.zeros(3)
+        alive.append(weakref.ref(held))
+        raise ValueError("a kernel gave up")
+
+    monkeypatch.setattr(Segmenter, "forward", forward)
+    with worker:
+        items = worker.plan.items(0)
+        worker.label(items, lambda done: still.append(sum(r() is not None for r in alive)))
+    assert len(alive) == len(items)
+    assert still == [0] * len(items)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nand more"),
+        RuntimeError("CUDA error: an illegal memory access was encountered\nand more"),
+    ],
+)
+def test_a_device_that_is_lost_sets_no_photo_aside(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Exception,
+) -> None:
+    real, calls = Segmenter.forward, []
+
+    def forward(self: Segmenter, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:  # from then on every call fails
+            raise fault
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Segmenter, "forward", forward)
+    assert batch(photos, tmp_path / "out", "--limit", "4") == 1
+    said = capsys.readouterr().err
+    assert "the device failed at 002.jpg" in said
+    assert "illegal memory access was encountered); what is done is safe" in said
+    assert "shrink it" not in said
+    assert len(calls) == 3
+    assert not list((tmp_path / "out").glob("*/shard-*"))
+    assert not list((tmp_path / "out" / "claims").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "memory"),
+    [
+        (torch.AcceleratorError("anything"), True, False),
+        (RuntimeError("CUDA error: device-side assert triggered"), True, False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), False, True),
+        (MemoryError(), False, True),
+        (
+            RuntimeError("[x.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+            False,
+            True,
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
+            False,
+            True,
+        ),
+        (RuntimeError("memory format is not contiguous"), False, False),
+        (ValueError("CUDA error"), False, False),
+    ],
+)
+def test_what_faults_mean(error: Exception, lost: bool, memory: bool) -> None:
+    for room in (scanseg.faults, scanseg.faults):
+        assert (room.device_is_lost(error), room.lacks_memory(error)) == (lost, memory)
+
+
+def test_real_lack_of_memory_is_seen() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert scanseg.faults.lacks_memory(caught.value)
+
+
+FAULTY = """
+import os
+from dataclasses import dataclass
+import torch
+from scanseg.evaluation.runner import ModelSpec
+
+@dataclass(frozen=True)
+class Faulty(ModelSpec):
+    def load(self):
+        segmenter, settings = super().load()
+        def forward(*arguments):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        segmenter.forward = forward
+        return segmenter, settings
+"""
+
+
+def test_processes_whose_device_is_lost_count_as_dead(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_model.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)  # the processes get it too
+    faulty_model = importlib.import_module("faulty_model")
+    monkeypatch.setattr(local, "_DEATHS", 1)
+    job = replace(a_job(photos, tmp_path), model=faulty_model.Faulty("tiny"))
+    with pytest.raises(RuntimeError, match=r"died 1 times .*failed at 000.jpg .*device-side asse"):
+        run_processes(job, ["cpu"], lease=900, watch=Watch(tmp_path, None))
+    assert done_shards(tmp_path) == set()
+    assert not (tmp_path / "quarantine").exists()
+    assert not list((tmp_path / "claims").iterdir())  # free for others, elsewhere too
+
+
+def test_an_actor_whose_device_is_lost_ends_its_process(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    def forward(self: Segmenter, *arguments: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Segmenter, "forward", forward)
+    monkeypatch.setattr("os._exit", end)
+    with pytest.raises(Ended):
+        ShardActor(a_job(photos, tmp_path))({"shard": np.array([0])})
+    assert done_shards(tmp_path) == set()
+
+
+HANGING = """
+import os, signal, time
+
+def member(job, lease, first, messages, parent):
+    mark = os.path.join(job.output, "hangs")
+    if first > 0:
+        open(mark, "w").close()
+        os.kill(os.getpid(), signal.SIGSTOP)  # SIGTERM does not end it then
+    while not os.path.exists(mark):
+        time.sleep(0.01)
+"""
+
+
+def test_a_process_that_hangs_does_not_keep_a_job_that_is_done(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process ends, as one does that finds all shards done."""
+    (tmp_path / "hanging_member.py").write_text(HANGING)
+    monkeypatch.syspath_prepend(tmp_path)  # the processes get it too
+    monkeypatch.setattr(local, "_run_member", importlib.import_module("hanging_member").member)
+    monkeypatch.setattr(local, "_FAREWELL", 0.5)
+    others = set(multiprocessing.active_children())
+    job = a_job(photos, tmp_path)
+    run_processes(job, ["cpu", "cpu"], lease=900, watch=Watch(tmp_path, None))
+    assert set(multiprocessing.active_children()) <= others
+
+
+def test_a_shard_that_somebody_else_finished_is_not_written_again(job: Path, photos: Path) -> None:
+    """A slow process, whose claim was taken over, comes to its end."""
+    before = {path: path.stat().st_mtime_ns for path in job.glob("*/shard-*")}
+    model = ModelSpec("tiny", device="cpu")
+    with Worker(BatchJob(str(photos), str(job), Vocabulary(WORDS), model)) as worker:
+        assert worker.do(1).images == 4
+    assert {path: path.stat().st_mtime_ns for path in job.glob("*/shard-*")} == before
 
 
 def test_a_model_that_fails_on_everything_ends_the_job(
@@ -284,8 +469,8 @@ def test_a_model_that_fails_on_everything_ends_the_job(
 
 
 def test_processes_that_die_again_and_again_end_the_job(photos: Path, tmp_path: Path) -> None:
-    others = set(multiprocessing.active_children())  # of other tests in this process
     """They are killed as soon as they are there, as a system short of memory does."""
+    others = set(multiprocessing.active_children())  # of other tests in this process
     job = BatchJob(str(photos), str(tmp_path), Vocabulary(WORDS), ModelSpec("tiny"))
     make_plan(open_source(str(photos)), tmp_path, 4)
     ended = threading.Event()
@@ -393,6 +578,57 @@ def test_merge_checks_and_joins(
     (job / "images" / "shard-000001.parquet").unlink()
     assert main(["batch", "merge", str(job), "--output", str(merged)]) == 2
     assert "1 of 3 shards are missing" in capsys.readouterr().err
+
+
+def test_the_quarantine_of_a_process_that_died_is_none(
+    job: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It wrote the file and died before ``images``; then the shard was done without a failure."""
+    before = results(job)
+    stale = job / "quarantine" / "shard-000000.parquet"
+    shutil.copy(job / "quarantine" / "shard-000001.parquet", stale)
+    assert main(["batch", "merge", str(job), "--output", str(tmp_path / "merged")]) == 0
+    assert pd.read_parquet(tmp_path / "merged" / "quarantine.parquet")["image"].tolist() == [4]
+    capsys.readouterr()
+    assert main(["batch", "inspect", str(job), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["reasons"].values()) == [1]
+
+    (job / "images" / "shard-000000.parquet").unlink()
+    assert batch(photos, job) == 3
+    assert results(job) == before
+
+
+def test_no_failures_no_quarantine_folder(photos: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "out" / "quarantine" / "shard-000000.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of a process that died")
+    assert batch(photos, tmp_path / "out", "--limit", "2") == 0
+    assert not stale.parent.exists()
+
+
+def test_damaged_tables_are_named_with_what_to_do(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merge = ["batch", "merge", str(job), "--output", str(tmp_path / "merged")]
+    images = job / "images" / "shard-000001.parquet"
+    whole, inside = images.read_bytes(), bytearray(images.read_bytes())
+    inside[4:200] = bytes(196)  # the pages, not the footer
+    for content in (b"", whole[:-9], bytes(inside)):
+        images.write_bytes(content)
+        capsys.readouterr()
+        for command in (merge, ["batch", "inspect", str(job), "--sheet", str(tmp_path / "s.png")]):
+            assert main(command) == 2
+            said = capsys.readouterr().err
+            assert f"{images} is damaged" in said
+            assert "delete it, then give the same scanseg batch command again" in said
+            assert said.count("\n") == 1
+    images.write_bytes(whole)
+    (job / "quarantine" / "shard-000001.parquet").unlink()
+    for command in (merge, ["batch", "inspect", str(job)]):
+        assert main(command) == 2
+        assert "damaged (it is missing): delete it and its namesake in images/" in (
+            capsys.readouterr().err
+        )
 
 
 def test_merge_of_different_runs(job: Path, photos: Path, tmp_path: Path) -> None:

@@ -61,6 +61,58 @@ def test_a_killed_process_loses_its_shard_at_once(tmp_path: Path) -> None:
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+def test_a_process_that_hangs_loses_its_shard_after_the_lease(tmp_path: Path) -> None:
+    """Also to a process of its own machine, that sees its lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "taken\n"
+        process.send_signal(signal.SIGSTOP)
+        path, claims = tmp_path / "claims" / "000003.0", Claims(tmp_path, lease=100)
+        os.utime(path, (time.time() - 90, time.time() - 90))
+        assert claims.take(3) is None
+        os.utime(path, (time.time() - 101, time.time() - 101))
+        claim = claims.take(3)
+        assert claim is not None
+        assert claim.path.name == "000003.1"
+        process.kill()
+
+
+def test_a_slow_process_leaves_the_claim_of_who_took_its_shard_over(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, lease=100)
+    slow = claims.take(3)
+    assert slow is not None
+    assert slow.is_mine()
+    os.utime(slow.path, (1, 1))
+    quick = claims.take(3)
+    assert quick is not None
+    assert (slow.is_mine(), quick.is_mine()) == (False, True)
+    slow.renewed = 0
+    slow.renew(5)  # too late
+    claims.release(slow)
+    assert quick.is_mine()
+    assert claims.held() == {3: 0}
+    claims.release(quick)
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_a_claim_that_was_given_up_by_others_is_lost_although_its_name_is_used(
+    tmp_path: Path,
+) -> None:
+    claims = Claims(tmp_path, lease=100)
+    slow = claims.take(3)
+    assert slow is not None
+    slow.path.unlink()
+    assert not slow.is_mine()
+    other = claims.take(3)
+    assert other is not None
+    assert other.path == slow.path
+    assert not slow.is_mine()
+    claims.release(slow)
+    assert other.is_mine()
+
+
 def test_of_many_takers_one_wins(tmp_path: Path) -> None:
     dead = tmp_path / "claims" / "000003.0"
     dead.parent.mkdir()

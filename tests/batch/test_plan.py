@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,21 @@ def test_places_spread_over_a_range() -> None:
     assert spread(10, 3) == [1, 5, 8]  # middles of three equal parts
     assert spread(3, 20) == [0, 1, 2]
     assert spread(0, 5) == []
+
+
+def test_a_name_that_is_not_utf8_does_not_stop_a_job(source: Path, tmp_path: Path) -> None:
+    try:
+        (source / os.fsdecode(b"\xff.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    plan = make_plan(open_source(str(source)), tmp_path / "out", 8)
+    assert [n.item.key for n in plan.items(0)][-2:] == ["6.jpg", "\\xff.jpg"]
+
+
+def test_temporary_names_are_short(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 250)
+    with new_file(path) as file:
+        file.write(b"whole")
+        (temporary,) = tmp_path.iterdir()
+        assert len(temporary.name) < 40
+    assert path.read_bytes() == b"whole"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def keys(source: str | Path, output: str | Path = "nowhere") -> list[str]:
 def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(os.fsencode(name))
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -150,3 +151,37 @@ def test_errors_name_the_key_and_no_folder(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             reader.read(Item(key))
         assert str(caught.value) == f"{key} {message}"
+
+
+def test_labels_without_quotes_are_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("path,labels\n1.jpg,cat,\n2.jpg,cat, dog, tree\n", encoding="utf-8")
+    with pytest.raises(InputError, match="row 2 has more fields than columns: put labels in quo"):
+        listed(path)
+
+
+def test_a_folder_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    bad = tmp_path / os.fsdecode(b"d\xff")
+    try:
+        touch(bad, "\u00fc.jpg", os.fsdecode(b"\xfe.jpg"))
+    except OSError:
+        pytest.skip("this file system takes text only")
+    assert keys(tmp_path) == ["d\\xff/\u00fc.jpg", "d\\xff/\\xfe.jpg"]
+    reader = Reader(open_source(str(tmp_path)), PhotoLimits())
+    for item in listed(tmp_path):
+        with pytest.raises(InputError, match="the file name is not UTF-8 text: rename"):
+            reader.read(item)
+    with pytest.raises(InputError, match=r"d.xff is not UTF-8 text: rename"):
+        open_source(str(bad))
+
+
+def test_a_tar_member_with_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo(os.fsdecode(b"\xff.jpg")))
+    (item,) = listed(path)
+    assert item.key == "a.tar/\\xff.jpg"
+    reader = Reader(open_source(str(path)), PhotoLimits())
+    with pytest.raises(InputError, match="the file name is not UTF-8 text: rename"):
+        reader.read(item)
+    reader.close()

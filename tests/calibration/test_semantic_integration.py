@@ -117,8 +117,19 @@ def test_enhancement_keeps_the_dtype_and_works_in_bfloat16() -> None:
     rough = enhance.bfloat16()(features.bfloat16(), 2.0)
     assert rough.dtype == torch.bfloat16
     assert torch.allclose(rough.float(), exact, atol=0.1)
+
+
+def test_enhancement_is_not_autocast() -> None:
+    features, enhance = torch.randn(1, V, *GRID), LowFrequencyEnhancement(V)
+    exact = enhance(features, 2.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.allclose(enhance.float()(features, 2.0), exact, atol=0.1)
+        assert torch.equal(enhance(features, 2.0), exact)
+
+
+def test_tokens_are_rounded_after_eq_1() -> None:
+    sim, clip = module(token_projection=False), clip_tokens()
+    exact = sim.memory(clip)
+    assert torch.equal(sim.memory(clip, dtype=torch.bfloat16), exact.bfloat16())
 
 
 # ------------------------------------------------------------------ eq. 2 and 3

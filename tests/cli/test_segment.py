@@ -287,6 +287,44 @@ def test_skip_existing_does_what_is_left(capsys: pytest.CaptureFixture[str]) -> 
     assert "skipped: its results exist" in capsys.readouterr().err
 
 
+def test_skip_existing_keeps_nothing_of_other_words_or_settings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo("p/a.png")
+    photo("p/b.png", seed=1)
+    assert segment("p/a.png", "cat", "--quiet") == 0
+    before = contents("scanseg_output")
+    for source in ("p", "p/a.png"):
+        assert segment(source, "dog", "--skip-existing") == 2
+        told = "a.json was made with other labels: use --overwrite, or another --output"
+        assert told in capsys.readouterr().err
+        assert segment(source, "cat", "--skip-existing", "--unknown-below", "0.5") == 2
+        assert "was made with other settings (unknown_below)" in capsys.readouterr().err
+    record = Path("scanseg_output/a.json")
+    record.write_bytes(before["a.json"].replace(b'"preset": "tiny"', b'"preset": "vit_l"'))
+    assert segment("p", "cat", "--skip-existing") == 2
+    assert "was made with another preset" in capsys.readouterr().err
+    record.write_bytes(before["a.json"].replace(b'"float32"', b'"bfloat16"'))
+    assert segment("p", "cat", "--skip-existing") == 2
+    assert "was made with other settings (precision)" in capsys.readouterr().err
+    for unreadable in (b"", b"[]", b'{"labels": ["dog"]}'):
+        record.write_bytes(unreadable)
+        assert segment("p/a.png", "cat", "--quiet", "--skip-existing") == 0
+        assert contents("scanseg_output") == before
+
+
+def test_a_name_that_is_too_long_for_results(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = photo("p/z.png").read_bytes()
+    fits, too_long = "f" * 240, "l" * 245  # with _overlay.png: 252 and 257
+    Path("p", f"{fits}.png").write_bytes(whole)
+    Path("p", f"{too_long}.png").write_bytes(whole)
+    for more in ([], ["--skip-existing"]):
+        assert segment("p", "cat", "--quiet", *more) == 3
+        assert "l_overlay.png is too long for the name of a file" in capsys.readouterr().err
+        assert [f for f in files() if f.endswith(".json")] == [f"{fits}.json", "z.json"]
+        assert len(files()) == 6  # and nothing of the other one
+
+
 def test_an_interrupt_leaves_finished_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     import scanseg.cli.segment as command
 

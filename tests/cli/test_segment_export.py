@@ -101,10 +101,15 @@ def test_photos_that_share_a_name_do_not_share_files() -> None:
         assert sorted(os.listdir(exports / folder)) == ["a.jpg.png", "a.png.png"]
 
 
-def test_other_words_are_done_again() -> None:
+def test_other_words_stop_it_and_other_things_are_done_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = ["--export", "coco", "--quiet", "--skip-existing"]
     assert segment("in/a.png", "cat", "--export", "coco", "--quiet") == 0
-    assert segment("in/a.png", "fox", "--export", "coco", "--quiet", "--skip-existing") == 0
-    assert [c["name"] for c in dataset()["categories"]] == ["fox"]
+    assert segment("in/a.png", "fox", *again) == 2
+    assert "a.json was made with other labels" in capsys.readouterr().err
+    assert segment("in/a.png", "cat", *again, "--things", "all") == 0
+    assert json.loads(Path("scanseg_output/a.json").read_text())["parts"]["things"] == [0]
 
 
 def test_a_photo_that_fails_is_left_out_and_ids_stay() -> None:

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scanseg.contracts import InputError
 from scanseg.data import VOID, held_out, layout_of, open_dataset, verify
 from scanseg.data.folder import read_classes
 from scanseg.data.splits import parse_split, read_keys
+from scanseg.formats.photos import read_photo
 
 CLASSES = "3\tcat\n7\tdog\tbig dog\tthing\tcoco_id=18\n9\twall-brick\timages=5\n"
 
@@ -146,6 +148,51 @@ def test_key_lists(make, tmp_path):
     for name in ("bad.txt", "absent.txt"):
         with pytest.raises(InputError, match="not a readable list"):
             read_keys(root / name)
+
+
+def test_keys_with_spaces_in_a_list(make, tmp_path):
+    files = {"classes.txt": CLASSES, "splits/val.txt": "\ufeffIMG 1\nimages/a b.jpg\nc 1\n"}
+    for key in ("IMG 1", "a b", "c"):
+        files[f"images/{key}.jpg"] = make.jpg(1, 4)
+        files[f"labels/{key}.png"] = make.png([[3, 7, 9, 255]])
+    assert open_dataset("folder", make.tree(tmp_path, files), "val").keys == ("IMG 1", "a b", "c")
+
+
+def _photos():
+    """Photos that are stored otherwise than they are looked at: (ending, PIL image, options)."""
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    rgb = Image.fromarray(rgba[..., :3])
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        yield "jpg", rgb, {"exif": exif}
+        yield "png", Image.fromarray(rgba), {"exif": exif}
+    for most in (200, 1000, 4000, 65535):
+        deep = np.linspace(0, most, 35).astype(np.uint16).reshape(5, 7)
+        yield "png", Image.fromarray(deep), {}
+    yield "png", Image.fromarray(rgba).convert("LA"), {}
+    yield "webp", Image.fromarray(rgba), {"lossless": True}
+    yield "png", rgb.quantize(8), {"transparency": 3}
+    yield "jpg", rgb.convert("CMYK"), {}
+    yield "png", rgb.convert("1"), {}
+
+
+def test_photos_are_read_as_the_model_reads_them(make, tmp_path):
+    for number, (ending, picture, options) in enumerate(_photos()):
+        root = tmp_path / str(number)
+        photo = root / f"images/a.{ending}"
+        photo.parent.mkdir(parents=True)
+        picture.save(photo, **options)
+        expected = read_photo(photo).pixels
+        labels = np.full(expected.shape[:2], 3, np.uint8)
+        make.tree(root, {"classes.txt": CLASSES, "labels/a.png": make.png(labels)})
+        found = open_dataset("folder", root)[0].pixels()
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+        result = verify(layout_of("folder"), root)
+        assert result.ok, result.problems
+        assert not any(finding.check == "orientation" for finding in result.findings)
 
 
 # ---------------------------------------------------------------------------- beside the checkout

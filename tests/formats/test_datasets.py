@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -207,7 +208,60 @@ def test_yolo_saves_upright_photos(tmp_path: Path) -> None:
     assert (folder / "images" / "plain.jpg").read_bytes() == same_bytes
 
 
+def one_word(name: str) -> Segmentation:
+    return Segmentation(np.zeros((2, 3), np.int32), (name,), np.ones((2, 3), np.float32))
+
+
+def yolo_files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_yolo_does_not_mix_runs_with_other_words(tmp_path: Path, edited: bool) -> None:
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    for path in (a, b):
+        Image.new("RGB", (3, 2)).save(path)
+    out = tmp_path / "out"
+    write_dataset("yolo", out, [(a, one_word("cat")), (b, one_word("cat"))])
+    (out / "images" / "mine.png").touch()  # no label file, so not of an earlier run
+    everything = yolo_files(out)
+    write_dataset("yolo", out, [(a, one_word("cat"))])
+    assert yolo_files(out) == everything  # the same words
+    if edited:
+        with (out / "data.yaml").open("a") as file:
+            file.write("nc: 1\n")
+    write_dataset("yolo", out, [(a, one_word("dog"))])
+    gone = set() if edited else {"images/b.png", "labels/b.txt"}
+    assert yolo_files(out) == [name for name in everything if name not in gone]
+
+
 # ------------------------------------------------------------------ CVAT and VOC
+
+
+def test_voc_names_are_told_apart(tmp_path: Path) -> None:
+    names = ("background", "a:b", "a b", "background_2", "c:d", "c:d ")
+    labels = np.arange(6, dtype=np.int32).reshape(2, 3)
+    made = Segmentation(labels, names, np.ones((2, 3), np.float32))
+    folder = write_dataset("voc", tmp_path, [(tmp_path / "p.png", made)])
+    lines = (folder / "labelmap.txt").read_text().splitlines()[1:]
+    found = [line.partition(":")[0] for line in lines]
+    assert found == [
+        "background", "background_3", "a b_2", "a b", "background_2", "c d", "c d ",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [f for f in FORMATS if f != "yolo"])
+def test_a_photo_whose_name_is_not_utf8(name: str, tmp_path: Path) -> None:
+    photo = Path(os.fsdecode(b"\xff.png"))
+    try:
+        (tmp_path / photo).touch()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    folder = write_dataset(name, tmp_path / "out", [(photo, one_word("cat"))])
+    if name == "voc":
+        assert (folder / "ImageSets/Segmentation/default.txt").read_bytes() == b"\xff\n"
+    if name == "label-studio":
+        assert b"?d=%FF.png" in (folder / "tasks.json").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["cvat", "cvat-polygons"])

@@ -165,3 +165,18 @@ def test_matrices_are_checked() -> None:
         ConfusionMatrix(2).merge(ConfusionMatrix(3))
     with pytest.raises(InputError, match="cannot add"):
         ConfusionMatrix(2).add(count_pairs(np.array([0]), np.array([0]), 3))
+
+
+def test_maps_of_every_integer_type_count_alike() -> None:
+    prediction, truth = np.array([[0, 1, 1, 2]]), np.array([[0, 1, 2, 2]])
+    expected = dense(prediction, truth)
+    for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.uint64):
+        for other in (np.int64, np.uint64):
+            found = dense(prediction.astype(kind), truth.astype(other))
+            assert (found == expected).all(), (kind, other)
+
+
+def dense(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    counted = ConfusionMatrix(3)
+    counted.update(prediction, truth)
+    return counted.counts

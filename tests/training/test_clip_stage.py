@@ -17,6 +17,8 @@ from scanseg.cli import main
 from scanseg.contracts import InputError
 from scanseg.presets import build, load, tiny
 from scanseg.segmenter import Segmenter
+from scanseg.training import clip_stage
+from scanseg.training.checkpoints import CheckpointStore
 from scanseg.training.clip_run import fuse_clip, prepare_clip, train_clip
 from scanseg.training.clip_stage import contrastive
 from scanseg.training.config import Experiment, load_experiment
@@ -100,6 +102,21 @@ def test_pairs_of_one_noun_are_no_negatives() -> None:
     loss, agreement = contrastive(features, text, torch.zeros(3, dtype=torch.long), 0.0)
     assert float(loss) == pytest.approx(math.log(3))
     assert float(agreement) == 1.0
+
+
+def test_the_loss_is_in_float32() -> None:
+    """Whatever autocast and torch's default type say."""
+    torch.manual_seed(0)
+    features, text = (torch.nn.functional.normalize(torch.randn(6, 16), dim=-1) for _ in range(2))
+    nouns = torch.tensor([0, 1, 2, 0, 3, 4])
+    exact, _ = contrastive(features, text, nouns, 100.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(contrastive(features, text, nouns, 100.0)[0], exact)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(contrastive(features, text, nouns, 100.0)[0], exact)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("source", ["cls", "none", "noise", "background", "learnable"])
@@ -194,11 +211,43 @@ def test_a_resumed_run_equals_one_that_was_not_cut_short(pairs: Path, tmp_path: 
     assert (tmp_path / "cut" / "clip" / "model.safetensors").read_bytes() == weights[0]
 
 
-def test_the_scale_keeps_its_cap(pairs: Path, tmp_path: Path) -> None:
-    settings = experiment(pairs, "clip.scale_cap=2.0", "trainer.steps=2")
+def test_other_parts_are_refused(pairs: Path, tmp_path: Path) -> None:
+    """A part's pairs are each other's negatives, so their number changes the loss."""
+    changes = ("trainer.steps=2", "checkpoint.every=1")
+    train_clip(experiment(pairs, *changes), tmp_path / "run")
+    halves = experiment(pairs, *changes, "trainer.accumulate=2")
+    with pytest.raises(InputError, match=r"trainer\.accumulate = 1, not 2"):
+        train_clip(halves, tmp_path / "run", resume=True)
+
+
+def test_float64_trains(pairs: Path, tmp_path: Path) -> None:
+    changes = ("trainer.precision=64-true", "trainer.steps=1", "clip.shift_source=background")
+    train_clip(experiment(pairs, *changes), tmp_path / "run")
+    fused = load(fuse_clip("tiny", tmp_path / "run", tmp_path / "model"), device="cpu")
+    assert {p.dtype for p in fused.parameters()} == {torch.float32}
+
+
+def test_the_scale_keeps_its_cap(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step pushes it beyond; loss, checkpoint, average and tower see it within."""
+    scales: list[float] = []
+
+    def push(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, agreement = contrastive(*given)
+        scales.append(float(given[3].detach()))
+        return loss - 10 * given[3], agreement
+
+    monkeypatch.setattr(clip_stage, "contrastive", push)
+    changes = ("clip.scale_cap=2.0", "trainer.steps=2", "optimizer.rate=0.1", "ema.decay=0.1")
+    settings = experiment(pairs, *changes, "schedule.warmup_steps=0")
     train_clip(settings, tmp_path / "run")
     _, tower = load_folder(tmp_path / "run" / "clip")
-    assert float(tower["logit_scale"].exp()) <= 2.0 + 1e-6
+    state = CheckpointStore(tmp_path / "run" / "checkpoints").read()
+    assert state is not None
+    kept = [tower["logit_scale"], state["state_dict"]["logit_scale"]]
+    kept.append(state["scanseg"]["average"]["logit_scale"])
+    assert [*scales, *(float(k.exp()) for k in kept)] == pytest.approx([2.0] * 5, abs=1e-6)
 
 
 def test_a_model_with_one_clip_gets_a_second_one(pairs: Path, tmp_path: Path) -> None:

@@ -493,6 +493,19 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, halves: StoredPhoto) -> None:
+    encoder = EmbeddedEncoder()
+    words = Words(TwoWords(), {"coco133": [["apple"], ["bear"]], "imagenet1k": [["bear"]]})
+    config, file = replace(small_config(tmp_path, 1), save_every=1), tmp_path / "state"
+    fit(config, encoder, [halves], words, file)
+    away = tmp_path / "away"
+    moved = replace(config, data=away, teachers=away, work=away, name="b", threads=2, save_every=9)
+    fit(moved, encoder, [halves], words, file)  # none of these decides the result
+    for change in ({"seed": 1}, {"withheld": ("zebra",)}, {"sources": {"coco_train": 1.0}}):
+        with pytest.raises(InputError, match=f"{next(iter(change))} = .*take another name"):
+            fit(replace(config, **change), encoder, [halves], words, file)
+
+
 def test_load_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="make train-embedded"):
         load_dense_head(tmp_path / "none.safetensors")

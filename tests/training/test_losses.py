@@ -285,6 +285,39 @@ def test_masks_are_counted_and_at_least_one() -> None:
     assert double.classes.item() == once.classes.item()
 
 
+def test_autocast_does_not_decide_who_is_matched() -> None:
+    """The second query is better by less than bfloat16 can tell."""
+    target = Target(torch.tensor([0]), torch.ones(1, 8, 8, dtype=torch.bool))
+    logits = torch.stack([torch.full((8, 8), 3.0), torch.full((8, 8), 3.001)])[None]
+    layer = Prediction(logits, torch.zeros(1, 2, K + 1))
+    found = []
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = layer_losses(layer, [target], torch.tensor(1.0), SMALL)
+        found.append((terms.classes.item(), terms.masks.item(), terms.dice.item()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_logits_decide_the_type(void: bool) -> None:
+    """Under 64-true, torch makes new tensors in float64."""
+    layers, targets = random_layers(2), random_targets()
+    if void:
+        nothing = torch.rand(4 * SIZE, 4 * SIZE) > 0.8
+        targets = [Target(t.labels, t.masks, void=nothing) for t in targets]
+    totals = []
+    for default in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        torch.set_default_dtype(default)
+        try:
+            totals.append(criterion(layers, targets, SMALL).total)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert totals[0].dtype == totals[1].dtype == torch.float32
+    assert totals[0].item() == totals[1].item()
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [

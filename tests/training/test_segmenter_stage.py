@@ -15,10 +15,15 @@ from PIL import Image
 import scanseg
 from scanseg.cli import main
 from scanseg.contracts import InputError
+from scanseg.fusion import TermOwners, in_vocabulary_logits
+from scanseg.training.checkpoints import CheckpointStore
 from scanseg.training.config import Experiment, ModelConfig, load_experiment
 from scanseg.training.crops import Batch, TrainingPhotos, collate
 from scanseg.training.models import StartingPoint, require_clip, scan_config, starting_model
+from scanseg.training.order import Batches
 from scanseg.training.run import Prepared, describe, prepare, train
+from scanseg.training.segmenter_stage import SegmenterStage
+from scanseg.training.validation import Validation
 from scanseg.weights import load_folder, save_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +106,9 @@ def test_every_layer_goes_through_integration(prepared: Prepared) -> None:
         assert prediction.class_logits.shape == (4, 12, 4)  # three words and void
 
 
-def test_last_layer_is_what_inference_computes(prepared: Prepared) -> None:
+@pytest.mark.parametrize("semantics", ["released", "paper"])
+def test_last_layer_is_what_inference_computes(data: Path, semantics: str) -> None:
+    prepared = prepare(experiment(data, f"model.inference={{semantics: {semantics}}}"))
     stage, batch = prepared.stage.eval(), first_batch(prepared)
     segmenter = stage.segmenter
     text, owners = segmenter.encode(list(prepared.sources.words))
@@ -112,6 +119,27 @@ def test_last_layer_is_what_inference_computes(prepared: Prepared) -> None:
     torch.testing.assert_close(
         final.class_logits.softmax(-1)[..., :-1], evidence.p_in, rtol=1e-4, atol=1e-6
     )
+
+
+def test_vocabulary_logits_are_not_autocast() -> None:
+    torch.manual_seed(0)
+    embeddings, text, void = torch.randn(1, 5, 8), torch.eye(8)[:3], torch.randn(8)
+    owners = TermOwners(torch.arange(3), 3)
+    exact = in_vocabulary_logits(embeddings, text, owners, void, 100.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(in_vocabulary_logits(embeddings, text, owners, void, 100.0), exact)
+        rough = in_vocabulary_logits(embeddings.bfloat16(), text, owners, void, 100.0)
+    assert rough.dtype == torch.float32
+    assert torch.allclose(rough, exact, atol=0.5)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_and_evaluate(data: Path, tmp_path: Path, precision: str) -> None:
+    changes = (f"trainer.precision={precision}", "trainer.steps=1", "evaluation.images=1")
+    folder = train(experiment(data, *changes), tmp_path / "run")
+    _, tensors = load_folder(folder)
+    assert tensors["void"].dtype == torch.float32
+    assert len((tmp_path / "run" / "evaluations.csv").read_text().split()) == 2
 
 
 def test_a_run_trains_and_leaves_a_model(data: Path, tmp_path: Path) -> None:
@@ -176,6 +204,89 @@ def test_cut_short_and_resumed(data: Path, tmp_path: Path, accumulate: int) -> N
     logs = [(tmp_path / run / "log" / "metrics.csv").read_text() for run in ("alone", "cut")]
     assert len(logs[0].split()) == 6
     assert logs[0].split()[-1] == logs[1].split()[-1]
+
+
+def test_killed_after_the_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step is behind, but evaluations.csv and model/ are still those of step 2."""
+    changes = ("trainer.steps=3", "evaluation.every=2", "evaluation.images=2", "ema.decay=0.5")
+    settings = experiment(data, *changes)
+    alone = load_folder(train(settings, tmp_path / "alone"))[1]
+    look, looked = Validation.look, []
+
+    def stop_at_the_end(validation: Validation, step: int) -> None:
+        looked.append(step)
+        if step == 3:
+            raise Stop
+        look(validation, step)
+
+    monkeypatch.setattr(Validation, "look", stop_at_the_end)
+    with pytest.raises(Stop):
+        train(settings, tmp_path / "cut")
+    assert looked == [2, 3]
+    monkeypatch.setattr(Validation, "look", look)
+    resumed = load_folder(train(settings, tmp_path / "cut", resume=True))[1]
+    assert all(torch.equal(alone[name], resumed[name]) for name in alone)
+    for name in ("evaluations.csv", "finished.json"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "alone" / name).read_text()
+    logs = [(tmp_path / run / "log" / "metrics.csv").read_text() for run in ("alone", "cut")]
+    assert logs[1].split() == logs[0].split()[:3]  # the last row had not been written
+    monkeypatch.setattr(Validation, "look", stop_at_the_end)
+    train(settings, tmp_path / "cut", resume=True)  # complete: nothing is done
+    assert looked == [2, 3]
+
+
+def test_resumed_with_other_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One part per step, then two: each step still has its own photos."""
+    changes = ("trainer.steps=3", "evaluation.every=0", "checkpoint.every=1")
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(experiment(data, *changes), tmp_path / "run", progress=stop)
+    halves = experiment(data, *changes, "trainer.accumulate=2")
+    seen: list[tuple[int, int, torch.Tensor]] = []
+    start = SegmenterStage.on_train_batch_start
+
+    def note(stage: SegmenterStage, batch: Batch, batch_idx: int) -> None:
+        seen.append((stage.global_step, batch_idx % 2, batch.pixels))
+        start(stage, batch, batch_idx)
+
+    monkeypatch.setattr(SegmenterStage, "on_train_batch_start", note)
+    train(halves, tmp_path / "run", resume=True)
+    assert [found[:2] for found in seen] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    photos = TrainingPhotos(prepare(halves).sources, halves.augmentation, halves.trainer.seed)
+    for (*_, pixels), positions in zip(seen, Batches(halves.trainer, start=1), strict=True):
+        assert torch.equal(pixels, torch.stack([photos[p].pixels for p in positions]))
+
+
+def test_two_devices_resumed_on_one(data: Path, tmp_path: Path) -> None:
+    """The checkpoint is edited to what two processes would have written: one batch each a step."""
+    changes = ("trainer.steps=3", "evaluation.every=0", "checkpoint.every=1")
+    settings = experiment(data, *changes, "trainer.accumulate=2")
+    alone = load_folder(train(settings, tmp_path / "alone"))[1]
+
+    def stop(step: int, *_: object) -> None:
+        if step == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(settings, tmp_path / "cut", progress=stop)
+    store = CheckpointStore(tmp_path / "cut" / "checkpoints")
+    state = store.read()
+    assert state is not None
+    state["scanseg"]["experiment"]["trainer"].update(devices=2, accumulate=1)
+    batches = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (batches["total"], batches["current"]):
+        assert (counts["ready"], counts["processed"], counts["completed"]) == (2, 2, 1)
+        counts.update(ready=1, started=1, processed=1, completed=0)
+    store.write(1, state)
+    resumed = load_folder(train(settings, tmp_path / "cut", resume=True))[1]
+    assert all(torch.equal(alone[name], resumed[name]) for name in alone)
 
 
 def environment() -> dict[str, str]:

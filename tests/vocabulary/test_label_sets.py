@@ -230,6 +230,12 @@ def test_a_text_file(tmp_path: Path) -> None:
     assert labels.void == 255
 
 
+def test_a_file_of_words_as_segment_takes_it(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("# my words\ncat: kitten\n\ndog # barks\nwashing machine, dryer\n")
+    assert load_label_set(str(file)).names == ("cat", "dog", "washing machine, dryer")
+
+
 def test_a_text_file_with_ids(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("7\tperson\tthing\n9\tcar\tthing\n")

@@ -95,3 +95,15 @@ def test_any_text_is_accepted_or_refused_clearly(words: list[str]) -> None:
     else:
         assert 1 <= len(vocabulary) <= len(words)
         assert all(name == name.strip() and name for name in vocabulary.names)
+
+
+def test_synonyms_of_a_word_that_comes_twice_are_joined() -> None:
+    words = Vocabulary({"sofa": ["couch"], "Sofa": ["settee"]}, synonyms={"sofa": ["divan"]})
+    assert words.names == ("sofa",)
+    assert words.synonyms == {"sofa": ("couch", "settee", "divan")}
+
+
+def test_characters_that_python_does_not_know_yet_are_words() -> None:
+    assert Vocabulary(["\U0001fae9", "\ue000"]).names == ("\U0001fae9", "\ue000")
+    with pytest.raises(InputError, match="no visible character"):
+        Vocabulary(["\u200b"])

@@ -166,6 +166,7 @@ def test_only_own_names_are_answered(client: TestClient, host: str, answered: bo
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://localhost:3000"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),  # no URL at all
         ({"origin": "http://localhost", "sec-fetch-site": "same-site"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
     ],

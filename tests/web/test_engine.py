@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scanseg.contracts import Segmentation
@@ -147,6 +148,29 @@ def test_answers_never_raise(
     assert head["status"] == status
     assert message in head["message"]
     assert body == b""
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "last"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), 500, True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), 500, True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 413, False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 413, False),
+        (RuntimeError("memory format is not contiguous"), 500, False),
+    ],
+)
+def test_faults_of_the_model(
+    png: bytes, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, last: bool
+) -> None:
+    def forward(*arguments: Any) -> Any:
+        raise fault
+
+    engine = Engine(PLAN)
+    monkeypatch.setattr(engine.model("tiny"), "forward", forward)
+    head, _ = engine.answer(job(), png)
+    assert (head["status"], head.get("last", False)) == (status, last)
+    assert ("shrink it" in head["message"]) == (status == 413)
 
 
 def test_too_many_pixels_are_refused_unread(engine: Engine) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from scanseg.web.worker import Answer, Worker
 
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 QUICK = encoded(np.full((40, 40, 3), 99, np.uint8))
+DARK, BRIGHT = (encoded(np.full((40, 40, 3), grey, np.uint8)) for grey in (0, 255))
 SLOW = encoded(np.zeros((2000, 2000, 3), np.uint8))  # with hundreds of new words: seconds
 
 
@@ -161,6 +164,53 @@ def test_an_engine_that_dies_is_replaced(worker: Worker, on_loop: Runner) -> Non
 
     assert on_loop(run()).type == "application/json"
     assert 'restarts_total{reason="died"} 1' in worker.metrics.text()
+
+
+FAULTY = """
+import torch
+from scanseg.segmenter import Segmenter
+from scanseg.web import engine
+
+def main(connection, plan):
+    real = Segmenter.forward
+
+    def forward(self, pixels, *others):
+        if not pixels.any():  # a black photo
+            Segmenter.forward = lost
+            lost()
+        return real(self, pixels, *others)
+
+    def lost(*arguments):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    Segmenter.forward = forward
+    engine.main(connection, plan)
+"""
+
+
+def test_an_engine_whose_device_is_lost_answers_and_is_replaced(
+    on_loop: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_engine.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)  # the engine's process gets it too
+    monkeypatch.setattr("scanseg.web.worker.engine", importlib.import_module("faulty_engine"))
+    limits = ServeLimits(max_seconds=60)
+    worker = Worker(Plan(TINY, "cpu", False, limits.photo), limits, Metrics())
+    worker.start()
+    before = worker.process_id
+
+    async def run() -> Answer:
+        with pytest.raises(Refusal, match="illegal memory access") as refused:
+            await worker.submit(job(), lambda: DARK)
+        assert refused.value.status == 500
+        return await worker.submit(job(), lambda: BRIGHT)
+
+    try:
+        assert on_loop(run()).type == "application/json"
+        assert worker.process_id != before
+        assert 'restarts_total{reason="died"} 1' in worker.metrics.text()
+    finally:
+        worker.close()
 
 
 def test_a_model_that_cannot_be_loaded_is_said_at_the_start() -> None:

@@ -40,11 +40,14 @@ class SegmenterTrainer:
     def __init__(self, config: TrainerConfig) -> None:
         self.config = config
 
+    def changes(self, settings: Mapping[str, Any], seed: int) -> list[str]:
+        """The row's changes to the experiment, as ``scanseg train --set`` takes them."""
+        seeds = {"trainer.seed": seed, "model.seed": seed}
+        return as_changes(seeds, self.config.set, settings)
+
     def experiment(self, settings: Mapping[str, Any], seed: int) -> Experiment:
         """The row's experiment."""
-        seeds = {"trainer.seed": seed, "model.seed": seed}
-        changes = as_changes(seeds, self.config.set, settings)
-        return load_experiment(self.config.experiment, changes)
+        return load_experiment(self.config.experiment, self.changes(settings, seed))
 
     def resolve(self, settings: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
         """The whole experiment."""
@@ -53,11 +56,26 @@ class SegmenterTrainer:
     def train(
         self, settings: Mapping[str, Any], seed: int, output: Path, progress: Progress
     ) -> str:
-        """Train or resume."""
+        """Train or resume; in a process of its own where that starts more of them.
+
+        Raises:
+            InputError: such a process failed.
+        """
+        experiment = self.experiment(settings, seed)
+        if experiment.trainer.devices > 1:
+            return self._apart(settings, seed, output)
         from scanseg.training.run import train
 
-        found = train(self.experiment(settings, seed), output, resume=True, progress=progress)
-        return str(found)
+        return str(train(experiment, output, resume=True, progress=progress))
+
+    def _apart(self, settings: Mapping[str, Any], seed: int, output: Path) -> str:
+        """Every rank runs the command again, and none but the training may be in that."""
+        words = [sys.executable, "-m", "scanseg", "train", self.config.experiment, "--resume"]
+        words += ["--output", str(output), "--set", *self.changes(settings, seed)]
+        done = subprocess.run(words, stdout=sys.stderr, check=False)
+        if done.returncode:
+            raise InputError(f"scanseg train ended with code {done.returncode}: {words}")
+        return str(output / "model")
 
 
 class NoTrainer:

@@ -6,10 +6,10 @@ again only one of them can, and so on: the claim with the highest number counts,
 renamed or written by anybody but its holder. When the shard is done its claims are removed.
 
 A holder is dead if it ran on this machine and its lock on the file is gone (the system drops locks
-when a process ends, however it ends), or if it ran elsewhere and has not renewed the claim for the
-length of a lease. Renewal comes from the work itself, photo by photo, so a process that hangs
-loses its shard too. If a holder was declared dead in error, two processes write the same bytes to
-the same names: work is lost, nothing else (``docs/decisions/0105``).
+when a process ends, however it ends), or if it has not renewed the claim for the length of a lease,
+wherever it runs. Renewal comes from the work itself, photo by photo, so a process that hangs loses
+its shard too. If a holder was declared dead in error, two processes do the same shard, and the
+first one to finish writes it: work is lost, nothing else (``docs/decisions/0105``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from pathlib import Path
 from scanseg.contracts import InputError
 
 LEASE = 900.0
-"""Seconds; far more than a photo takes and the clocks of a shared file system differ by."""
+"""Seconds; far more than photos that are labelled at once take, or the clocks of a shared file
+system differ by."""
 
 _FOLDER = "claims"
 _RENEWAL = 1.0  # seconds between two writes to a claim
@@ -57,7 +58,11 @@ class Claim:
 
     def is_mine(self) -> bool:
         """Whether nobody has taken the shard over."""
-        return self.path.exists() and not _numbered(self.path, _number(self.path) + 1).exists()
+        try:
+            same = os.path.samestat(os.fstat(self.file), self.path.stat())
+        except OSError:  # whoever took it over has done it, or has given it up
+            return False
+        return same and not _numbered(self.path, _number(self.path) + 1).exists()
 
 
 class Claims:
@@ -65,7 +70,7 @@ class Claims:
 
     Args:
         folder: the output folder.
-        lease: seconds without renewal after which a holder on another machine counts as dead.
+        lease: seconds without renewal after which a holder counts as dead.
     """
 
     def __init__(self, folder: Path, lease: float = LEASE) -> None:
@@ -102,9 +107,13 @@ class Claims:
         return claim
 
     def release(self, claim: Claim) -> None:
-        """Give a shard up that is done, or that shall be left to others."""
-        for path in reversed(self._of(claim.shard)):
-            path.unlink(missing_ok=True)
+        """Give a shard up that is done, or that shall be left to others.
+
+        The claim of somebody who has taken it over stays.
+        """
+        if claim.is_mine():
+            for path in reversed(self._of(claim.shard)):
+                path.unlink(missing_ok=True)
         os.close(claim.file)
 
     def held(self) -> dict[int, int]:
@@ -136,8 +145,8 @@ class Claims:
 
     def _is_alive(self, path: Path) -> bool:
         holder = _read(path)
-        if holder.get("machine") == machine() and (locked := _is_locked(path)) is not None:
-            return locked
+        if holder.get("machine") == machine() and _is_locked(path) is False:
+            return False
         try:
             return self._now() - path.stat().st_mtime < self._lease
         except FileNotFoundError:

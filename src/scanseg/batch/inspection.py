@@ -20,6 +20,8 @@ from scanseg.batch.tables import (
     SEGMENTS,
     batches,
     done_shards,
+    has_part,
+    read_part,
     shard_file,
 )
 from scanseg.batch.worker import LOG_FOLDER, read_run
@@ -169,17 +171,12 @@ def contact_sheet(folder: Path, count: int = 20, columns: int = 5) -> Image.Imag
 def _tiles(
     folder: Path, run: dict[str, Any], plan: Plan, shard: int, count: int
 ) -> list[Image.Image]:
-    from scanseg.batch.tables import arrow
-
-    _, pq = arrow()
-    images = pq.read_table(shard_file(folder, IMAGES, shard)).to_pylist()
+    images = read_part(folder, IMAGES, shard).to_pylist()
     good = [row for row in images if row["status"] == "ok"]
     good = [good[place] for place in spread(len(good), count)]
     numbers = [row["image"] for row in good]
-    table = pq.read_table(
-        shard_file(folder, SEGMENTS, shard), filters=[("image", "in", numbers)] if numbers else None
-    )
-    parts = table.to_pylist()
+    wanted = [("image", "in", numbers)] if numbers else None
+    parts = read_part(folder, SEGMENTS, shard, wanted).to_pylist()
     items = {n.image: n.item for n in plan.items(shard)}
     reader = Reader(open_source(run["source"]), PhotoLimits(*run["limits"]))
     try:
@@ -237,9 +234,8 @@ def _parts(folder: Path, done: set[int]) -> Any:
     for batch in batches(folder, SEGMENTS, ("name", "area")):
         yield from zip(batch["name"].to_pylist(), batch["area"].to_pylist(), strict=True)
     for shard in sorted(done):
-        path = shard_file(folder, SAMPLES, shard)
-        if path.exists():
-            for record in records(path):
+        if has_part(folder, SAMPLES, shard):
+            for record in records(shard_file(folder, SAMPLES, shard)):
                 for part in record["segments"]:
                     yield part["name"], part["area"]
 

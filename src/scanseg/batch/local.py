@@ -6,6 +6,7 @@ number of calls of this engine on any number of machines at once.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _WAIT = 1.0  # seconds between looks at shards that others hold
 _DEATHS = 3  # of processes, one after the other without a shard done between them
+_FAREWELL = 10.0  # seconds that a process may take to end
+_SAFE = "what is done is safe: give the same command again to go on"
 
 
 def run_here(job: BatchJob, *, lease: float, watch: Watch) -> None:
@@ -36,18 +39,23 @@ def run_here(job: BatchJob, *, lease: float, watch: Watch) -> None:
 
     Raises:
         InputError: see :class:`~scanseg.batch.worker.Worker`.
+        RuntimeError: the device failed, or the model did on every photo of a shard.
     """
     from scanseg.batch.worker import Worker
+    from scanseg.faults import DeviceLost
 
-    with Worker(job) as worker, watch:
-        _work(worker, Claims(job.folder, lease), first=0)
+    try:
+        with Worker(job) as worker, watch:
+            _work(worker, Claims(job.folder, lease), first=0)
+    except DeviceLost as error:
+        raise RuntimeError(f"{error}; {_SAFE}") from error
 
 
 def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch: Watch) -> None:
     """Work on a job in one new process per device until every shard is done.
 
     A process that dies is replaced. If that happens again and again without progress, the job
-    stops.
+    stops. A process that hangs is left alone until the others have done everything.
 
     Args:
         job: what to do.
@@ -64,11 +72,13 @@ def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch:
         _Member(job, device, lease, place * plan.shards // len(devices))
         for place, device in enumerate(devices)
     ]
-    deaths, done = 0, len(done_shards(job.folder))
+    deaths, done, end = 0, len(done_shards(job.folder)), math.inf
     with watch:
         try:
-            while any(member.is_busy() for member in team):
+            while any(member.is_busy() for member in team) and time.monotonic() < end:
                 time.sleep(0.05)
+                if not all(member.is_busy() for member in team):  # one saw that all is done
+                    end = min(end, time.monotonic() + _FAREWELL)
                 for member in team:
                     if not member.died():
                         continue
@@ -76,15 +86,23 @@ def run_processes(job: BatchJob, devices: Sequence[str], *, lease: float, watch:
                     deaths, done = (deaths + 1 if now == done else 1), now
                     if deaths >= _DEATHS:
                         raise RuntimeError(
-                            f"processes died {deaths} times without finishing a shard (exit code "
-                            f"{member.exit_code}{_where(plan, Claims(job.folder), member)}); is "
-                            f"there enough memory for {len(team)} models? What is done is safe: "
-                            "give the same command again to go on"
+                            f"processes died {deaths} times without finishing a shard "
+                            f"{_why(plan, Claims(job.folder), member, len(team))}"
                         )
                     member.start()
         finally:
             for member in team:
                 member.stop()
+
+
+def _why(plan: Plan, claims: Claims, member: _Member, processes: int) -> str:
+    """What a process died of, and what to do, for the message."""
+    if member.last_words:
+        return f"({member.last_words}); {_SAFE}"
+    return (
+        f"(exit code {member.exit_code}{_where(plan, claims, member)}); is there enough memory for "
+        f"{processes} models? {_SAFE.capitalize()}"
+    )
 
 
 def _where(plan: Plan, claims: Claims, member: _Member) -> str:
@@ -103,6 +121,7 @@ class _Member:
         job = replace(job, model=replace(job.model, device=device))
         self._arguments = (job, lease, first)
         self.exit_code: int | None = None
+        self.last_words = ""
         self.start()
 
     def start(self) -> None:
@@ -128,13 +147,15 @@ class _Member:
             InputError: a user's mistake, as it said.
             RuntimeError: a fault, as it said.
         """
-        self.exit_code = self._process.exitcode
+        self.exit_code, self.last_words = self._process.exitcode, ""
         if self.exit_code in (None, 0):
             return False
         with suppress(EOFError):
             if self._messages.poll():
                 kind, text = self._messages.recv()
-                raise (InputError if kind == "mistake" else RuntimeError)(text)
+                if kind != "death":
+                    raise (InputError if kind == "mistake" else RuntimeError)(text)
+                self.last_words = text
         self._messages.close()
         return True
 
@@ -142,7 +163,10 @@ class _Member:
         """End it if it runs; its shard is left to others."""
         if self._process.is_alive():
             self._process.terminate()
-        self._process.join()
+            self._process.join(_FAREWELL)
+        if self._process.is_alive():  # stopped, or held up in the driver of a device
+            self._process.kill()
+        self._process.join(_FAREWELL)
         self._messages.close()
 
 
@@ -151,6 +175,7 @@ def _run_member(job: BatchJob, lease: float, first: int, messages: Connection, p
     import threading
 
     from scanseg.batch.worker import Worker
+    from scanseg.faults import device_is_lost, in_short
 
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
@@ -160,6 +185,9 @@ def _run_member(job: BatchJob, lease: float, first: int, messages: Connection, p
         messages.send(("mistake", str(error)))
         raise SystemExit(2) from error
     except Exception as error:
+        if device_is_lost(error):
+            messages.send(("death", in_short(error)))
+            os._exit(1)  # at once: what tidies up would ask the device again
         messages.send(("fault", f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
 

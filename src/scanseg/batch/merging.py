@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from scanseg.batch.plan import Plan
 from scanseg.batch.tables import (
@@ -12,7 +13,10 @@ from scanseg.batch.tables import (
     QUARANTINE,
     SEGMENTS,
     arrow,
+    damaged,
     done_shards,
+    has_part,
+    read_part,
     schemas,
     shard_file,
     shard_hashes,
@@ -68,11 +72,8 @@ def merge_jobs(
         ):
             for folder, plan in zip(folders, plans, strict=True):
                 for shard in range(plan.shards):
-                    part = shard_file(folder, table, shard)
-                    if table != QUARANTINE or part.exists():
-                        if table != IMAGES:
-                            _check(part, shard_hashes(folder, shard)[table])
-                        rows = pq.read_table(part).cast(schema)
+                    if table != QUARANTINE or has_part(folder, table, shard):
+                        rows = _rows(folder, table, shard)
                         numbers = pa.compute.add(rows["image"], before)
                         writer.write_table(rows.set_column(0, schema.field(0), numbers))
                     advance()
@@ -81,13 +82,17 @@ def merge_jobs(
     return written
 
 
+def _rows(folder: Path, table: str, shard: int) -> Any:
+    """A shard's rows in a table, checked against the hash that was noted."""
+    if table != IMAGES:
+        _check(shard_file(folder, table, shard), shard_hashes(folder, shard)[table])
+    return read_part(folder, table, shard)
+
+
 def _check(path: Path, noted: str) -> None:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise damaged(path, error) from error
     if found != noted:
-        raise InputError(
-            f"{path} is damaged: delete it and its namesake in {IMAGES}/, then give the same "
-            "scanseg batch command again"
-        )
+        raise damaged(path, "its hash is not the one that was noted")

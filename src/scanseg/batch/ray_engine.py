@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from scanseg.batch.worker import BatchJob, Worker
 
+_log = logging.getLogger("scanseg.batch")
 _MOST_BLOCKS = 2000  # units in which Ray hands out shards
 
 
@@ -111,6 +112,7 @@ class ShardActor:
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
         """Do shards: column ``shard`` in; the same with ``error``, empty if all is well, out."""
         from scanseg.batch.worker import Worker, log_shard
+        from scanseg.faults import DeviceLost
 
         shards, errors = [int(shard) for shard in batch["shard"]], []
         for shard in shards:
@@ -121,5 +123,8 @@ class ShardActor:
                     log_shard(self._job.folder, self._worker.do(shard))
             except InputError as problem:  # an exception would make Ray try again
                 error = str(problem)
+            except DeviceLost as problem:
+                _log.critical("shard %d: %s", shard, problem)
+                os._exit(1)  # Ray starts the actor again, in a new process
             errors.append(error)
         return {"shard": shards, "error": errors}

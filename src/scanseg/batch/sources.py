@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Item:
     """One photo of a source.
 
     Attributes:
-        key: how tables call it: its path below the source, with forward slashes.
+        key: how tables call it: its path below the source, with forward slashes. Bytes of a file
+            name that are not UTF-8 are written as ``\\xff``; such a photo cannot be read.
         archive: path of the tar file that holds it, below the source; empty for a file.
         labels: words of its own, in place of the job's; ``None``: the job's.
     """
@@ -78,9 +80,10 @@ def open_source(text: str) -> Source:
     a manifest are relative to the manifest.
 
     Raises:
-        InputError: it does not exist or is of no such kind.
+        InputError: it does not exist, is of no such kind, or its path is not UTF-8.
     """
     path = Path(os.path.abspath(text))
+    _check_text(str(path))
     if path.suffix.lower() in MANIFESTS and path.is_file():
         return Source("manifest", path.parent, path)
     if path.is_dir():
@@ -135,6 +138,8 @@ class Reader:
             with open(self._source.root / item.key, "rb") as file:
                 return file.read(self._limits.max_bytes + 1)
         except FileNotFoundError:
+            if "\\x" in item.key and os.path.lexists(_named_in_bytes(self._source.root, item.key)):
+                raise _not_text(item.key) from None
             raise InputError(f"{item.key} does not exist") from None
         except IsADirectoryError:
             raise InputError(f"{item.key} is a folder, not a photo") from None
@@ -153,6 +158,8 @@ class Reader:
             _, bundle, members = self._open
         name = item.key.removeprefix(item.archive + "/")
         if name not in members:
+            if any(_as_text(path) == name for path in members):
+                raise _not_text(item.key)
             raise InputError(f"{item.key} is no longer in the archive")
         if members[name].size > self._limits.max_bytes:
             limit = self._limits.max_bytes / 2**20
@@ -172,7 +179,7 @@ def _walk(root: Path, below: str, output: Path) -> Iterator[Item]:
         raise InputError(f"the folder {here} cannot be read: {error.strerror}") from error
     for name, is_folder in entries:
         if not is_folder and _is_photo(name):
-            yield Item(below + name)
+            yield Item(_as_text(below + name))
     for name, is_folder in entries:
         if is_folder and not (here / name).is_symlink():  # a link may lead round in a circle
             yield from _walk(root, f"{below}{name}/", output)
@@ -201,7 +208,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[Any, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             _check_columns(path, rows.fieldnames or ())
-            for row in rows:
+            for number, row in enumerate(rows, start=1):
+                if any(field.strip() for field in row.get(None, ())):
+                    raise InputError(
+                        f"{path}, row {number} has more fields than columns: put labels in quotes, "
+                        'as "cat, dog", and paths with commas too'
+                    )
                 yield row["path"], row.get("labels")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from None
@@ -249,13 +261,14 @@ def _tar_files(path: Path) -> list[Path]:
 
 
 def _members(root: Path, archive: str) -> Iterator[Item]:
+    _check_text(archive)
     bundle = TarBundle(root / archive, TAR_BOUNDS)
     try:
         names = [m.path for m in bundle.members if m.regular and _is_sample_photo(m.path)]
     finally:
         bundle.close()
     for name in names:
-        yield Item(f"{archive}/{name}", archive)
+        yield Item(f"{archive}/{_as_text(name)}", archive)
 
 
 def _is_photo(name: str) -> bool:
@@ -265,3 +278,25 @@ def _is_photo(name: str) -> bool:
 def _is_sample_photo(path: str) -> bool:
     """In WebDataset the ending starts at the first dot: ``7.seg.png`` is no photo, but a mask."""
     return "." + path.rpartition("/")[2].partition(".")[2].lower() in _PHOTO_ENDINGS
+
+
+def _as_text(name: str) -> str:
+    """A file name that a table can hold: bytes that are not UTF-8 become ``\\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _named_in_bytes(root: Path, key: str) -> bytes:
+    """The path that ``_as_text`` made ``key`` of."""
+    below = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(key)
+    )
+    return os.path.join(os.fsencode(root), below)
+
+
+def _check_text(path: str) -> None:
+    if _as_text(path) != path:
+        raise InputError(f"the path {_as_text(path)} is not UTF-8 text: rename the file or folder")
+
+
+def _not_text(key: str) -> InputError:
+    return InputError(f"{key}: the file name is not UTF-8 text: rename the file")

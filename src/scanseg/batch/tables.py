@@ -20,6 +20,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -151,7 +152,10 @@ class ShardRows:
 
 
 def commit(folder: Path, shard: int, found: ShardRows) -> None:
-    """Write the files of a shard, the one in ``images`` last; after that the shard is done."""
+    """Write the files of a shard, the one in ``images`` last; after that the shard is done.
+
+    Without failures, the quarantine of somebody who died before that is removed.
+    """
     files: dict[str, bytes] = {}
     if found.samples:
         files[SAMPLES] = _tar(found.members)
@@ -163,6 +167,8 @@ def commit(folder: Path, shard: int, found: ShardRows) -> None:
         files[QUARANTINE] = _parquet(QUARANTINE, found.rows[QUARANTINE])
     hashes = {table: hashlib.sha256(data).hexdigest() for table, data in sorted(files.items())}
     files[IMAGES] = _parquet(IMAGES, found.rows[IMAGES], {_HASHES: json.dumps(hashes).encode()})
+    if QUARANTINE not in files:
+        shard_file(folder, QUARANTINE, shard).unlink(missing_ok=True)
     for table, data in files.items():  # images is the last
         with atomic_write(shard_file(folder, table, shard)) as file:
             file.write(data)
@@ -195,33 +201,84 @@ def remove_temporary(folder: Path) -> None:
     for table in (SEGMENTS, IMAGES, QUARANTINE, SAMPLES, MAPS):
         for path in (folder / table).glob(".shard-*.tmp"):
             path.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or not empty
+        (folder / QUARANTINE).rmdir()
 
 
 def shard_hashes(folder: Path, shard: int) -> dict[str, str]:
-    """SHA-256 of the other files of a shard that is done, by table."""
-    _, pq = arrow()
-    metadata = pq.read_metadata(shard_file(folder, IMAGES, shard)).metadata or {}
+    """SHA-256 of the other files of a shard that is done, by table.
+
+    A file that is not noted here is none of the shard's.
+
+    Raises:
+        InputError: the shard's file in ``images`` is damaged, or of another program.
+    """
+    pa, pq = arrow()
+    path = shard_file(folder, IMAGES, shard)
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, error) from error
     try:
         found: dict[str, str] = json.loads(metadata[_HASHES])
     except (KeyError, ValueError):
-        raise InputError(
-            f"{shard_file(folder, IMAGES, shard)} was not written by scanseg batch"
-        ) from None
+        raise InputError(f"{path} was not written by scanseg batch") from None
     return found
 
 
-def batches(folder: Path, table: str, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The record batches of a table, shard by shard; none if it has no files."""
+def has_part(folder: Path, table: str, shard: int) -> bool:
+    """Whether a shard that is done has rows in a table."""
+    return table == IMAGES or table in shard_hashes(folder, shard)
+
+
+def read_part(folder: Path, table: str, shard: int, filters: list[Any] | None = None) -> Any:
+    """A shard's part of a table, as pyarrow's ``Table``.
+
+    Args:
+        folder: of the job.
+        table: which one.
+        shard: its number.
+        filters: which rows, as ``pyarrow.parquet.read_table`` has it.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     pa, pq = arrow()
-    for path in sorted((folder / table).glob("shard-*.parquet")):
+    path = shard_file(folder, table, shard)
+    try:
+        return pq.read_table(path, filters=filters).cast(schemas()[table])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def batches(folder: Path, table: str, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The record batches of a table, shard by shard, of those that are done.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    pa, pq = arrow()
+    for shard in sorted(done_shards(folder)):
+        if not has_part(folder, table, shard):
+            continue
+        path = shard_file(folder, table, shard)
         try:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(columns=list(columns) if columns else None)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{path} is damaged ({error}): delete it and its namesake in images/, then give "
-                "the same command again"
-            ) from error
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise damaged(path, error) from error
+
+
+def damaged(path: Path, reason: object) -> InputError:
+    """What to say about a file of a shard that cannot be read or is not what it was."""
+    if isinstance(reason, FileNotFoundError):
+        reason = "it is missing"
+    first = (str(reason).splitlines() or [""])[0]
+    beside = "" if path.parent.name == IMAGES else f" and its namesake in {IMAGES}/"
+    return InputError(
+        f"{path} is damaged ({first}): delete it{beside}, then give the same scanseg batch command "
+        "again"
+    )
 
 
 def _parquet(

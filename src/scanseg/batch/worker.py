@@ -1,6 +1,7 @@
 """A process with a model: it labels the photos of a shard and commits their rows.
 
-The only module of the room that imports torch. Both engines call :meth:`Worker.do`.
+Besides ``faults`` the only module of the room that imports torch. Both engines call
+:meth:`Worker.do`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import torch
 from scanseg import __version__
 from scanseg.batch.plan import Numbered, Plan
 from scanseg.batch.sources import Item, Reader, open_source
-from scanseg.batch.tables import FileFacts, ShardRows, arrow, commit
+from scanseg.batch.tables import FileFacts, ShardRows, arrow, commit, is_done
 from scanseg.contracts import InputError, Segmentation
 from scanseg.evaluation.runner import ModelSpec
+from scanseg.faults import DeviceLost, device_is_lost, in_short, lacks_memory
 from scanseg.formats.photos import Photo, PhotoLimits, read_photo
 from scanseg.segmenter import CPU_BATCH, DEVICE_BATCH, EncodedWords
 from scanseg.storage import first_difference, new_file
@@ -96,6 +98,17 @@ class _Read:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Why a photo has no map.
+
+    Text only: an exception keeps its traceback, and with it the tensors in the model's frames.
+    """
+
+    reason: str
+    fault: str = ""  # the exception in short, where the model failed and not the photo
+
+
 class Worker:
     """Holds the model and labels shards.
 
@@ -152,17 +165,21 @@ class Worker:
     def do(self, shard: int, renew: Callable[[int], None] = lambda done: None) -> ShardDone:
         """Label the photos of a shard and commit its files.
 
+        Files of a shard that somebody else finished in the meantime stay as they are.
+
         Args:
             shard: its number.
             renew: called with the number of photos done, after each.
 
         Raises:
+            DeviceLost: nothing more can be done in this process.
             RuntimeError: the model failed on every photo of the shard, so not one of them is the
                 cause.
         """
         started, processor = time.perf_counter(), time.process_time()
         found = self.label(self.plan.items(shard), renew)
-        commit(self.job.folder, shard, found)
+        if not is_done(self.job.folder, shard):
+            commit(self.job.folder, shard, found)
         failed = len(found.rows["quarantine"])
         return ShardDone(
             shard,
@@ -175,53 +192,65 @@ class Worker:
     def label(
         self, items: Sequence[Numbered], renew: Callable[[int], None] = lambda done: None
     ) -> ShardRows:
-        """The rows of some photos, in their order; photos that fail are rows too."""
+        """The rows of some photos, in their order; photos that fail are rows too.
+
+        Raises:
+            DeviceLost: nothing more can be done in this process.
+            RuntimeError: the model failed on every photo.
+        """
         found = ShardRows(samples=self.job.format == "webdataset", maps=self.job.maps)
-        faults, last, done = 0, None, 0
+        faults, last, done = 0, "", 0
         limit = CPU_BATCH if self.segmenter.device.type == "cpu" else DEVICE_BATCH
         for batch in _batched(self._read_ahead(items), limit):
             for read, result in self._label_batch(batch):
                 if isinstance(result, Segmentation) and read.facts is not None:
                     found.done(read.image, read.item, read.facts, result)
-                else:
-                    found.failed(read.image, read.item, _reason(result, read), read.facts)
-                    if isinstance(result, Exception) and not isinstance(result, InputError):
-                        faults, last = faults + 1, result
+                elif isinstance(result, _Failure):
+                    found.failed(read.image, read.item, result.reason, read.facts)
+                    if result.fault:
+                        faults, last = faults + 1, result.fault
                 done += 1
                 renew(done)
-        if last is not None and faults == len(items) >= _SUSPICIOUS:
+        if faults == len(items) >= _SUSPICIOUS:
             raise RuntimeError(
-                f"the model failed on all {faults} photos of a shard, the last time with "
-                f"{type(last).__name__}: {last}"
-            ) from last
+                f"the model failed on all {faults} photos of a shard, the last time with {last}"
+            )
         return found
 
     def _label_batch(
         self, batch: Sequence[_Read]
-    ) -> Iterator[tuple[_Read, Segmentation | Exception]]:
-        """Each photo with its map, or with the error that it caused."""
+    ) -> Iterator[tuple[_Read, Segmentation | _Failure]]:
+        """Each photo with its map, or with the reason why it has none."""
         readable = [read for read in batch if read.photo is not None]
-        results: dict[int, Segmentation | Exception] = {}
+        results: dict[int, Segmentation | _Failure] = {}
         for labels, group in groupby(readable, key=lambda read: read.item.labels):
             same = list(group)
             for read, result in zip(same, self._segment(same, labels), strict=True):
                 results[read.image] = result
         for read in batch:
-            yield read, results.get(read.image, InputError(read.reason))
+            yield read, results.get(read.image, _Failure(read.reason))
 
     def _segment(
         self, reads: Sequence[_Read], labels: tuple[str, ...] | None
-    ) -> list[Segmentation | Exception]:
-        """Maps of photos with the same words; if they fail together, each is tried alone."""
+    ) -> list[Segmentation | _Failure]:
+        """Maps of photos with the same words; if they fail together, each is tried alone.
+
+        Raises:
+            DeviceLost: they failed, and any other photo would.
+        """
         try:
             photos = [read.photo for read in reads if read.photo is not None]
-            found: list[Segmentation | Exception] = self.segmenter(
+            found: list[Segmentation | _Failure] = self.segmenter(
                 photos, self._encoded(labels), settings=self.settings
             )
             return found
         except Exception as error:  # one photo in millions must not end the job
+            if device_is_lost(error):
+                said = f"the device failed at {_keys(reads)} ({in_short(error)})"
+                raise DeviceLost(said) from error
             if len(reads) == 1:
-                return [error]
+                return [_failure(error, reads[0])]
+        # here, not above: the exception is gone, and with it the tensors in its frames
         return [self._segment([read], labels)[0] for read in reads]
 
     def _encoded(self, labels: tuple[str, ...] | None) -> EncodedWords:
@@ -334,13 +363,19 @@ def _batched(reads: Iterator[_Read], limit: int) -> Iterator[list[_Read]]:
         yield batch
 
 
-def _reason(error: Segmentation | Exception, read: _Read) -> str:
+def _failure(error: Exception, read: _Read) -> _Failure:
     if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return f"{read.item.key} needs more memory than there is: shrink it"
-    first = (str(error).splitlines() or [""])[0]
-    return f"internal error: {type(error).__name__}: {first}"[:300]
+        return _Failure(str(error))
+    if lacks_memory(error):
+        reason = f"{read.item.key} needs more memory than there is: shrink it"
+    else:
+        reason = f"internal error: {in_short(error)}"[:300]
+    return _Failure(reason, in_short(error))
+
+
+def _keys(reads: Sequence[_Read]) -> str:
+    first, last = reads[0].item.key, reads[-1].item.key
+    return first if first == last else f"{first} to {last}"
 
 
 def _shown(value: Any) -> str:

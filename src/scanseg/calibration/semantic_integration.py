@@ -219,12 +219,13 @@ class SemanticIntegration(nn.Module):
         for index, (layer, sigma) in enumerate(
             zip(self.config.layers, self.config.sigmas, strict=True)
         ):
-            tokens = clip.patches[layer] if dtype is None else clip.patches[layer].to(dtype)
+            tokens = clip.patches[layer]
             if self.config.low_frequency:
                 grid = tokens.transpose(1, 2).reshape(
                     len(tokens), -1, *clip.grids[layer]
                 )  # (B, V, gy, gx)
                 tokens = _pick(self.lfe, index)(grid, sigma).flatten(2).transpose(1, 2)  # (B, N, V)
+            tokens = tokens if dtype is None else tokens.to(dtype)
             if self.config.token_projection:
                 tokens = _pick(self.token_projection, index)(tokens)  # (B, N, D)
             per_layer.append(tokens)
@@ -294,7 +295,7 @@ def low_frequency_gain(
 def low_frequency_enhancement(
     features: Tensor, sigma: float, transform: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Eq. 1: ``F_s = IFFT(transform(FFT(F) * g)) + F`` (real part), in float32.
+    """Eq. 1: ``F_s = IFFT(transform(FFT(F) * g)) + F`` (real part), in float32 under any autocast.
 
     Args:
         features: (B, V, rows, columns) feature map of one CLIP layer.
@@ -305,12 +306,15 @@ def low_frequency_enhancement(
     Returns:
         (B, V, rows, columns), of the dtype of ``features``.
     """
-    F_HW = features.float()
-    g = low_frequency_gain((features.shape[-2], features.shape[-1]), sigma, device=features.device)
-    spectrum = torch.fft.fft2(F_HW) * g  # (B, V, rows, columns) complex
-    changed = transform(torch.cat([spectrum.real, spectrum.imag], dim=1)).float()
-    real, imaginary = changed.chunk(2, dim=1)
-    F_s = torch.fft.ifft2(torch.complex(real, imaginary)).real + F_HW
+    with torch.autocast(features.device.type, enabled=False):
+        F_HW = features.float()
+        g = low_frequency_gain(
+            (features.shape[-2], features.shape[-1]), sigma, device=features.device
+        )
+        spectrum = torch.fft.fft2(F_HW) * g  # (B, V, rows, columns) complex
+        changed = transform(torch.cat([spectrum.real, spectrum.imag], dim=1)).float()
+        real, imaginary = changed.chunk(2, dim=1)
+        F_s = torch.fft.ifft2(torch.complex(real, imaginary)).real + F_HW
     return F_s.to(features.dtype)
 
 

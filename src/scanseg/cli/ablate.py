@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -56,6 +57,11 @@ def ablate(
         changes.append(f"seeds=[{', '.join(seeds)}]")
     if budget is not None:
         changes.append(f"budget_minutes={budget}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "scanseg ablate starts its own processes: leave torchrun out, and give "
+            "--set trainer.set.trainer.devices=N"
+        )
     found = load_suite(suite, changes, root=root)
     folder = Path(output or f"scanseg_ablation/{found.name}")
     plan = make_plan(found)

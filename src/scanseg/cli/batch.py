@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scanseg.batch.worker import BatchJob
 
 SHARD_SIZE = 256
+_MOST = 1_000_000_000  # of anything that is counted
 _TRIED = 5  # photos that a dry run labels
 _MOST_LABELS = 30  # that inspect prints
 
@@ -94,7 +95,7 @@ def batch(
         readers: threads of each process that read and decode photos ahead of the model
         shard_size: photos that are committed together
         limit: take only so many photos, the first ones
-        lease: seconds after which the shard of a silent process on another machine is taken over
+        lease: seconds after which the shard of a silent process is taken over
         engine: local processes, or ray
         address: of a Ray cluster (auto: the one that runs here); default: Ray on this machine alone
         dry_run: print the plan and an estimate, measured on a few photos, and write nothing
@@ -117,7 +118,12 @@ def batch(
         shift_seed: seed of the choice of these tokens (default: 0)
     """
     _check_counts(
-        processes=processes, threads=threads, readers=readers, shard_size=shard_size, limit=limit
+        processes=processes,
+        threads=threads,
+        readers=readers,
+        shard_size=shard_size,
+        limit=limit,
+        lease=lease,
     )
     if address is not None and engine != "ray":
         raise InputError("--address is of a Ray cluster: add --engine ray")
@@ -345,10 +351,11 @@ def _team(processes: int | None, devices: str) -> list[str]:
     return [named[i % len(named)] for i in range(count)]
 
 
-def _check_counts(**options: int | None) -> None:
+def _check_counts(**options: float | None) -> None:
     for name, value in options.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if value is not None and not 1 <= value <= _MOST:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} must lie between 1 and {_MOST:,}, not {value}")
 
 
 def _cores() -> int:

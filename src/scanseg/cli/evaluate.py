@@ -110,7 +110,8 @@ def evaluate(
         seed: of the bootstrap
         workers: processes on this machine, each with a model of its own (for CPUs)
         shard: part of the images for this process, as 0/4 (default: from torchrun, else all)
-        output: folder for counts and report (default: scanseg_evaluation/PRESET-DATASET-SPLIT)
+        output: folder for counts and report (default: scanseg_evaluation/PRESET-DATASET-SPLIT;
+            of a data set of your own scanseg_evaluation/PRESET-folder-ROOT-SPLIT)
         restart: throw away counts that the folder holds
         json: print one JSON object to standard output
         quiet: no progress bar
@@ -136,6 +137,7 @@ def evaluate(
         Measures,
         ModelSpec,
         count_missing,
+        is_own,
         label_set_of,
         shard_from_environment,
         shard_of,
@@ -159,7 +161,8 @@ def evaluate(
     if only is not None:
         opened = opened.only(_listed_keys(only))
     keys = opened.keys[:limit]
-    folder = Path(output or _default_folder(preset, opened.name, opened.split))
+    named = f"{opened.name}-{opened.root.resolve().name}" if is_own(opened) else opened.name
+    folder = Path(output or _default_folder(preset, named, opened.split))
     if restart:
         for old in folder.glob("counts-*.jsonl"):
             old.unlink()
@@ -200,7 +203,13 @@ def evaluate(
                 root=root,
                 split=split or None,
                 operating_point=operating_point,
+                mode=None if mode == "exact" else mode,
                 words=None if words == "official" else words,
+                hierarchy=hierarchy,
+                seen=seen,
+                similarity=similarity,
+                boundary=boundary,
+                proposals=proposals,
                 only=only,
                 limit=limit,
                 **changes,
@@ -230,7 +239,8 @@ def _about_model(evaluator: Evaluator) -> dict[str, str]:
         "model": f"{identity['preset']}, weights {identity['weights']}",
         "settings": changed,
         "made with": (
-            f"scanseg {identity['scanseg']}, torch {identity['torch']}, {identity['device']}"
+            f"scanseg {identity['scanseg']}, torch {identity['torch']}, {identity['device']}, "
+            f"{identity['precision']}"
         ),
     }
 
@@ -275,14 +285,15 @@ def _parse_shard(text: str) -> tuple[int, int]:
 def _listed_keys(file: str) -> list[str]:
     """Keys of ``--only``, each once, in the order of the file."""
     try:
-        lines = Path(file).read_text(encoding="utf-8").split()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"--only {file} cannot be read: give a text file with one key per line"
         ) from error
-    if not lines:
+    keys = dict.fromkeys(filter(None, map(str.strip, lines)))
+    if not keys:
         raise InputError(f"--only {file} lists no image: put one key on each line")
-    return list(dict.fromkeys(lines))
+    return list(keys)
 
 
 def _default_folder(preset: str, dataset: str, split: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -32,6 +33,7 @@ from scanseg.contracts import (
     ShiftSource,
 )
 from scanseg.formats.lettering import Lettering
+from scanseg.storage import first_difference, parse_json
 
 if TYPE_CHECKING:
     from scanseg.formats.photos import Photo
@@ -99,7 +101,7 @@ def segment(
         json_: print one JSON object per photo to standard output; files are then written only with
             --output
         overwrite: replace results that exist
-        skip_existing: leave out photos whose results exist
+        skip_existing: leave out photos whose results exist (of the same words and settings)
         recursive: look for photos in the folders of a folder too
         quiet: print nothing but errors
         font: font file for the names in overlays, for scripts that the fonts found here lack
@@ -195,21 +197,23 @@ def segment(
     report = Report(as_json=json_, quiet=quiet, total=len(photos))
     plan: list[Outputs | None] = [None] * len(photos)
     asked: list[tuple[PhotoFile, Outputs]] = []
+    kept: dict[str, Path] = {}
     if to_stdout:
         _check_stdout(photos)
     elif not json_ or output is not None:
         outputs = plan_outputs(photos, folder)
         asked = list(zip(photos, outputs, strict=True))
         exports.check(photos, folder, may_replace=overwrite or skip_existing)
-        photos, plan = _left_to_do(asked, folder, overwrite, skip_existing, exports, report)
+        photos, plan, kept = _left_to_do(asked, folder, overwrite, skip_existing, exports, report)
+
+    alone = report.total == 1
+    first = _read(photos[0]) if alone and photos else None  # a bad one should fail at once
+    segmenter, settings = load()
+    _check_kept(kept, segmenter, settings)
     if not photos:
         report.data_sets(exports.write(asked, folder))
         report.finish(folder)
         return EXIT_OK
-
-    alone = report.total == 1
-    first = _read(photos[0]) if alone else None  # a bad one should fail at once
-    segmenter, settings = load()
     if explain:
         from scanseg.explain import check_explainable
 
@@ -218,6 +222,7 @@ def segment(
     with report.progress(len(photos)) as advance:
         for photo_file, outputs_of_photo in zip(photos, plan, strict=True):
             try:
+                _check_names(outputs_of_photo)
                 photo = first or _read(photo_file)
                 result = _segment(segmenter, photo, vocabulary, settings)
             except _PhotoError as failure:
@@ -231,7 +236,9 @@ def segment(
                 else:
                     _write_files(result, photo, outputs_of_photo, font, exports)
                     if explain:
-                        _write_explanation(segmenter, photo, vocabulary, settings, outputs_of_photo)
+                        _write_explanation(
+                            segmenter, photo, vocabulary, settings, outputs_of_photo, report
+                        )
                 report.done(photo_file, photo, result, outputs_of_photo)
             advance()
     report.data_sets(exports.write(asked, folder))
@@ -284,6 +291,18 @@ def vocabulary_of(
 
 class _PhotoError(InputError):
     """One photo could not be read or does not fit into memory; the others may go on."""
+
+
+def _check_names(outputs: Outputs | None) -> None:
+    """Complain about results that no file can be named."""
+    for path in outputs.all() if outputs is not None else ():
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise _PhotoError(
+                    f"{path.name} is too long for the name of a file: rename the photo"
+                ) from error
 
 
 def _read(photo_file: PhotoFile) -> Photo:
@@ -349,13 +368,18 @@ def _write_explanation(
     vocabulary: Vocabulary,
     settings: InferenceSettings,
     outputs: Outputs | None,
+    report: Report,
 ) -> None:
-    """Write figure 3 for this photo, where any proposal was cut."""
+    """Write figure 3 for this photo, where any proposal was cut; otherwise say that none was."""
     from scanseg.explain import draw_explanation, explain
     from scanseg.storage import atomic_write
 
     assert outputs is not None  # checked with the options
-    found = explain(segmenter, photo, vocabulary, settings=settings)
+    try:
+        found = explain(segmenter, photo, vocabulary, settings=settings)
+    except InputError as error:
+        report.remark(f"{photo.name}: no explanation: {error}")
+        return
     path = outputs.map.with_name(f"{outputs.map.stem}_explain.png")
     try:
         with atomic_write(path) as file:
@@ -391,8 +415,16 @@ def _left_to_do(
     skip_existing: bool,
     exports: Exports,
     report: Report,
-) -> tuple[list[PhotoFile], list[Outputs | None]]:
-    """Make the output folder and settle what happens to results that exist."""
+) -> tuple[list[PhotoFile], list[Outputs | None], dict[str, Path]]:
+    """Make the output folder and settle what happens to results that exist.
+
+    Returns:
+        The photos that are left, their results, and what results that exist were made with: JSON
+        of the settings in a record -> the first such record.
+
+    Raises:
+        InputError: results exist and may not stay, are of other words, or cannot be written.
+    """
     existing = [path for _, outputs in plan for path in outputs.all() if os.path.lexists(path)]
     if existing and not (overwrite or skip_existing):
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
@@ -406,14 +438,54 @@ def _left_to_do(
                 raise InputError(f"the folder {parent} cannot be written: check its permissions")
     except OSError as error:
         raise _not_writable(folder, error) from error
-    left = [
-        (photo, outputs)
-        for photo, outputs in plan
-        if not (
-            skip_existing
-            and all(path.is_file() for path in outputs.all())
-            and exports.complete(outputs.record)
-        )
-    ]
+    left: list[tuple[PhotoFile, Outputs]] = []
+    kept: dict[str, Path] = {}
+    for photo, outputs in plan:
+        if skip_existing and all(os.path.isfile(path) for path in outputs.all()):
+            made_with = _made_with(outputs.record, exports.names)
+            if made_with is not None:
+                kept.setdefault(made_with, outputs.record)
+                if exports.complete(outputs.record):
+                    continue
+        left.append((photo, outputs))
     report.skipped = len(plan) - len(left)
-    return [photo for photo, _ in left], [outputs for _, outputs in left]
+    return [photo for photo, _ in left], [outputs for _, outputs in left], kept
+
+
+def _made_with(path: Path, names: Sequence[str]) -> str | None:
+    """JSON of the settings in a record; ``None``: it cannot be read, so it is made again.
+
+    Raises:
+        InputError: it has other words.
+    """
+    try:
+        record = parse_json(path.read_bytes())
+        labels, settings = record["labels"], json.dumps(record["settings"], sort_keys=True)
+    except (OSError, InputError, KeyError, TypeError):
+        return None
+    if labels != list(names):
+        raise _other(path, "labels")
+    return settings
+
+
+def _check_kept(
+    kept: Mapping[str, Path], segmenter: Segmenter | OnnxSegmenter, settings: InferenceSettings
+) -> None:
+    """Complain about results that another model or other settings made."""
+    ours = json.loads(json.dumps(settings.to_dict()))
+    for text, path in kept.items():
+        theirs = json.loads(text)
+        if not isinstance(theirs, dict) or theirs.get("preset") != segmenter.recipe.name:
+            raise _other(path, "preset")
+        inference = theirs.get("inference")
+        differs = first_difference(inference if isinstance(inference, dict) else {}, ours)
+        precision = getattr(segmenter, "precision", None)  # of --mode; onnx has but one
+        if precision is not None and theirs.get("precision", precision) != precision:
+            differs = differs or "precision"
+        if differs is not None:
+            raise _other(path, f"settings ({differs})")
+
+
+def _other(path: Path, what: str) -> InputError:
+    kind = f"another {what}" if what == "preset" else f"other {what}"
+    return InputError(f"{path} was made with {kind}: use --overwrite, or another --output")

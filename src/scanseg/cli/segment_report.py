@@ -97,6 +97,11 @@ class Report:
                 names = ", ".join(path.name for path in outputs.all())
                 self._console.print(f"  -> {outputs.map.parent}{os.sep}: {names}")
 
+    def remark(self, text: str) -> None:
+        """Something to know about a photo that is done."""
+        if not self.quiet:
+            self._console.print(text)
+
     def video_done(self, video: Path, frames: int, journal: Path, overlay: Path) -> None:
         """One video is finished."""
         self.written += 1

@@ -259,7 +259,10 @@ class _Run:
         return -(-frames // (self.options.every or 1))
 
     def _about(self, segmenter: Segmenter) -> dict[str, Any]:
+        import torch
+
         from scanseg import __version__
+        from scanseg.weights import fingerprint
 
         return {
             "video": self.job.video.name,
@@ -271,8 +274,12 @@ class _Run:
             "synonyms": dict(self.vocabulary.synonyms),
             "background": self.vocabulary.background,
             "preset": segmenter.recipe.name,
+            "weights": fingerprint(segmenter),
+            "precision": segmenter.precision,
+            "device": segmenter.device.type,
             "settings": self.settings.to_dict(),
             "scanseg": __version__,
+            "torch": torch.__version__,
         }
 
 

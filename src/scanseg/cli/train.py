@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def train(
 
     with training_progress("training", quiet=quiet) as tell:
         model = run(found, folder, resume=resume, progress=tell)
-    print(model)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+        print(model)
     return EXIT_OK
 
 

@@ -145,7 +145,7 @@ class FolderLayout(Layout):
         labels = Folder.scan(self.need(root, split, "label maps", "labels"), ".png")
         path = root / "splits" / f"{split}.txt"
         if Path(split).name == split and path.is_file():
-            return Files(read_keys(path), images, labels, listed=True)
+            return Files(read_keys(path, labels.files), images, labels, listed=True)
         if split != "all":
             raise InputError(
                 f"{root} has no split {split!r}; it has {', '.join(self.available(root))}"
@@ -165,8 +165,8 @@ class FolderLayout(Layout):
         return LabelTable(self.table.values, (VOIDS[8],), bits=8)
 
     def sample(self, files: Files, key: str) -> Sample:
-        """A sample; with segments if ``panoptic.json`` lists it."""
-        sample = super().sample(files, key)
+        """A sample, its photo upright; with segments if ``panoptic.json`` lists it."""
+        sample = replace(super().sample(files, key), upright=True)
         segments = self._segments(files.labels.path.parent).get(key)
         if segments is None:
             return sample

@@ -7,8 +7,9 @@ grey values of 1, 2 or 4 bits, and an 8-bit map where 16 bits belong is a mistak
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ _MOST_SCANS = 200  # of a progressive JPEG; encoders make about ten, and each co
 _STRIP_PIXELS = 2**22
 _GREY, _COLOUR, _PALETTE = 0, 2, 3  # colour types of the PNG header
 _UNDEFINED = -2
+_ORIENTATION = 0x0112
+_UPRIGHT = {  # EXIF orientation -> what brings the stored picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +144,19 @@ def read_pixels(path: Path) -> np.ndarray:
 
 def decode_pixels(data: bytes, source: str | Path) -> np.ndarray:
     """The bytes of a photo (no EXIF rotation) -> (H, W, 3) uint8 RGB."""
-    return _decode(data, source, mode="RGB")
+    return _decode(data, source, partial(_pixels, mode="RGB"))
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """A photo as it is looked at -> (H, W, 3) uint8 RGB.
+
+    Upright, on white where it is transparent, deep grey scaled: the pixels that
+    ``scanseg.formats.photos.read_photo`` gives, which this room may not import.
+
+    Raises:
+        InputError: missing, damaged, too large, or grey values that are no 16-bit numbers.
+    """
+    return _decode(read_bytes(path), path, _seen)
 
 
 def picture_size(path: Path) -> tuple[int, int, int]:
@@ -141,7 +164,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
-            orientation = picture.getexif().get(0x0112, 1)
+            orientation = picture.getexif().get(_ORIENTATION, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
@@ -213,21 +236,24 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _decode(data: bytes, source: str | Path, mode: str | None = None) -> np.ndarray:
+def _decode(
+    data: bytes, source: str | Path, take: Callable[[Image.Image], np.ndarray] | None = None
+) -> np.ndarray:
+    """What ``take`` makes of the loaded picture; its stored values without."""
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as picture:
             _check_pixels(*picture.size, source)
             if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
                 raise InputError(f"{source}: more than {_MOST_SCANS} scans, save it again as JPEG")
             picture.load()
-            return _pixels(picture, mode)
+            return (take or _pixels)(picture)
     except InputError:
         raise
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
         raise InputError(f"{source}: damaged or not a picture ({_first_line(error)})") from error
 
 
-def _pixels(picture: Image.Image, mode: str | None) -> np.ndarray:
+def _pixels(picture: Image.Image, mode: str | None = None) -> np.ndarray:
     """A loaded picture, in another mode if told so.
 
     Strip by strip: as a whole the steps in between would take several times the picture's memory.
@@ -242,6 +268,40 @@ def _pixels(picture: Image.Image, mode: str | None) -> np.ndarray:
             pixels = np.empty((height, *rows.shape[1:]), rows.dtype)
         pixels[top : top + step] = rows
     return pixels
+
+
+def _seen(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a loaded picture as it is looked at."""
+    try:
+        turn = _UPRIGHT.get(int(picture.getexif().get(_ORIENTATION, 1)))
+    except Exception:  # a broken EXIF block does not spoil the picture
+        turn = None
+    upright = picture if turn is None else picture.transpose(turn)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        return np.repeat(_deep_grey(np.asarray(upright))[..., None], 3, axis=2)
+    if not upright.has_transparency_data:
+        return _pixels(upright, "RGB")
+    step = max(1, _STRIP_PIXELS // upright.width)
+    pixels = np.empty((upright.height, upright.width, 3), np.uint8)
+    for top in range(0, upright.height, step):
+        box = (0, top, upright.width, min(top + step, upright.height))
+        strip = upright.crop(box).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        pixels[top : top + step] = np.asarray(Image.alpha_composite(white, strip).convert("RGB"))
+    return pixels
+
+
+def _deep_grey(values: np.ndarray) -> np.ndarray:
+    """(H, W) grey of 8, 10, 12 or 16 bits, whichever is the least that holds it -> uint8."""
+    if values.dtype.kind not in "iu" or int(values.min()) < 0 or int(values.max()) > 65535:
+        raise ValueError("grey values that are no 16-bit numbers, save it as an 8-bit PNG")
+    top = next(2**bits - 1 for bits in (8, 10, 12, 16) if int(values.max()) < 2**bits)
+    grey = np.empty(values.shape, np.uint8)
+    step = max(1, _STRIP_PIXELS // values.shape[1])
+    for row in range(0, len(values), step):
+        rows = values[row : row + step].astype(np.uint32)
+        grey[row : row + step] = (rows * 255 + top // 2) // top
+    return grey
 
 
 def _check_pixels(width: int, height: int, source: str | Path) -> None:

@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 
 from scanseg.contracts import InputError
-from scanseg.data.pictures import read_pixels
+from scanseg.data.pictures import read_pixels, read_upright
 
 VOID = -1
 """Value in a truth map of a pixel that does not count."""
@@ -42,6 +42,7 @@ class Sample:
         read_truth: reads the class map; use :meth:`truth`.
         read_panoptic: reads the segments; use :meth:`panoptic`.
         read_regions: reads class-agnostic region maps; use :meth:`regions`.
+        upright: the labels were drawn on the photo as it is looked at, not as it is stored.
     """
 
     key: str
@@ -52,17 +53,19 @@ class Sample:
     read_regions: Callable[[], tuple[np.ndarray, ...]] | None = field(
         default=None, repr=False, compare=False
     )
+    upright: bool = False
 
     def pixels(self) -> np.ndarray:
         """The photo, (H, W, 3) uint8 RGB, in the frame of the label map.
 
-        An EXIF orientation is *not* applied: every data set here drew its labels on the stored
-        pixels. Give a model this array rather than the path.
+        Of a folder of one's own the photo as the model reads it from its path: upright, on white
+        where it is transparent. The published data sets drew their labels on the stored pixels:
+        there an EXIF orientation is *not* applied. Give a model this array rather than the path.
 
         Raises:
             InputError: missing, damaged or too large.
         """
-        return read_pixels(self.image)
+        return read_upright(self.image) if self.upright else read_pixels(self.image)
 
     def truth(self) -> np.ndarray:
         """The class map, (H, W) int32: index into the label set, -1 for pixels that do not count.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from scanseg.contracts import InputError
@@ -58,10 +58,15 @@ def part_of(keys: Sequence[str], part: str) -> tuple[str, ...]:
     return tuple(held if part == "held_out" else rest)
 
 
-def read_keys(path: Path) -> tuple[str, ...]:
+def read_keys(path: Path, known: Container[str] = ()) -> tuple[str, ...]:
     """The keys in a list file, in its order: the first word of each line, as a file's stem.
 
     So ``2008_000002``, ``images/0001.png`` and ``/SegNet/CamVid/test/a.png /SegNet/...`` all work.
+    A line that as a whole is a known key, such as ``IMG 1``, is that key.
+
+    Args:
+        path: the list.
+        known: keys of the files that are there.
 
     Raises:
         InputError: unreadable, or a key twice.
@@ -77,9 +82,15 @@ def read_keys(path: Path) -> tuple[str, ...]:
         words = line.split()
         if not words:
             continue
-        name = PurePosixPath(words[0].replace("\\", "/"))
-        key = name.stem if name.suffix.lower() in _SUFFIXES else name.name
+        whole = _stem(line.strip())
+        key = whole if whole in known else _stem(words[0])
         if key in keys:
             raise InputError(f"{path}: {key} is listed twice")
         keys[key] = None
     return tuple(keys)
+
+
+def _stem(name: str) -> str:
+    """The file's name without folder, and without the ending of a photo or label file."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name

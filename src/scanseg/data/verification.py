@@ -17,7 +17,7 @@ import numpy as np
 from scanseg.contracts import InputError
 from scanseg.data.layout import Files, Layout
 from scanseg.data.parallel import Progress, each
-from scanseg.data.pictures import picture_size, read_pixels
+from scanseg.data.pictures import picture_size
 from scanseg.data.preparation import SUMS, digest, read_sums
 from scanseg.data.samples import Sample
 
@@ -269,8 +269,11 @@ def _look(make: Callable[[str], Sample], classes: int, decode_photos: bool, key:
     try:
         sample = make(key)
         height, width, orientation = picture_size(sample.image)
+        turned = orientation != 1 and not sample.upright
+        if sample.upright and orientation >= 5:  # a quarter turn
+            height, width = width, height
         if decode_photos:
-            read_pixels(sample.image)
+            sample.pixels()
         maps = sample.regions() if sample.read_truth is None else (sample.truth(),)
         for values in maps:
             if values.shape != (height, width):
@@ -283,9 +286,9 @@ def _look(make: Callable[[str], Sample], classes: int, decode_photos: bool, key:
     except InputError as error:
         return _Look(key, error=str(error))
     if sample.read_truth is None:
-        return _Look(key, turned=orientation != 1)
+        return _Look(key, turned=turned)
     pixels = np.bincount(maps[0].ravel() + 1, minlength=classes + 1)[1:]
-    return _Look(key, turned=orientation != 1, pixels=pixels)
+    return _Look(key, turned=turned, pixels=pixels)
 
 
 def _same(root: Path, entry: tuple[str, str]) -> tuple[str, bool]:

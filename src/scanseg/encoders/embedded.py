@@ -186,6 +186,10 @@ class EmbeddedEncoder(nn.Module):
             if edit is not None:
                 tokens = x.flatten(2).transpose(1, 2)  # (R, N, V)
                 edited = edit(tokens, layer, regions, (x.shape[-2], x.shape[-1]))
+                if edited.shape != tokens.shape:
+                    raise InputError(
+                        "a convolutional tower reads a whole grid: leave region_tokens out"
+                    )
                 x = edited.transpose(1, 2).unflatten(2, x.shape[-2:])
         return self.conse(x.mean((2, 3)))
 

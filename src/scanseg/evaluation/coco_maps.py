@@ -2,12 +2,15 @@
 
 Categories are matched to classes by name; where a file lists no categories, ``category_id`` must be
 the stored value of a class in the label set (COCO's ids for COCO's sets).
+
+The key of an image is its file name without folder and ending. Where a file has equal names in
+different folders, the keys of all its images are their paths without ending, as in PNG folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -42,11 +45,14 @@ class PanopticMaps:
     ) -> None:
         self._path, self._classes, self._role = path, classes, role
         try:
-            self._entries = {_stem(a["file_name"]): a for a in content["annotations"]}
-        except (KeyError, TypeError) as error:
+            keys = _keys(a["file_name"] for a in content["annotations"])
+            self._entries = {keys[str(a["file_name"])]: a for a in content["annotations"]}
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: an annotation has no file_name") from error
         if not self._entries:
             raise InputError(f"{path}: it lists no {role} maps")
+        if len(self._entries) < len(content["annotations"]):
+            raise InputError(f"{path}: two annotations have the same file_name without its ending")
         first = str(next(iter(self._entries.values()))["file_name"])
         places = (path.with_suffix(""), path.parent / "panoptic", path.parent)
         folder = next((p for p in places if (p / first).is_file()), None)
@@ -56,7 +62,7 @@ class PanopticMaps:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Stems of the PNGs, sorted."""
+        """Names of the images, sorted."""
         return tuple(sorted(self._entries))
 
     def segments(self, key: str) -> Segments:
@@ -125,6 +131,7 @@ class MaskMaps:
         self._path, self._classes, self._role = path, classes, role
         self._sizes = dict(names.values())
         self._entries: dict[str, list[Mapping[str, Any]]] = {key: [] for key in self._sizes}
+        self._named = self._named_keys(entries)
         for entry in entries:
             if not isinstance(entry, dict) or not {"category_id", "segmentation"} <= set(entry):
                 raise InputError(f"{path}: every entry needs category_id and segmentation")
@@ -134,7 +141,7 @@ class MaskMaps:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Stems of the images, sorted."""
+        """Names of the images, sorted."""
         return tuple(sorted(self._entries))
 
     def labels(self, key: str) -> np.ndarray:
@@ -178,9 +185,22 @@ class MaskMaps:
         """One segment per class of the painted map."""
         return Segments.of_classes(self.labels(key))
 
+    def _named_keys(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Keys of the file names that entries have; those of listed images where they fit."""
+        named = {str(e["file_name"]) for e in entries if isinstance(e, dict) and "file_name" in e}
+        try:
+            own = _keys(named)
+            listed = {n: (_path(n), PurePosixPath(_path(n)).name) for n in named}
+        except ValueError as error:
+            raise InputError(f"{self._path}: the file_name of an entry is empty") from error
+        return {
+            name: next((key for key in listed[name] if key in self._sizes), own[name])
+            for name in named
+        }
+
     def _key(self, entry: Mapping[str, Any], names: Mapping[Any, tuple[str, Any]]) -> str:
         if "file_name" in entry:
-            return _stem(entry["file_name"])
+            return self._named[str(entry["file_name"])]
         image = entry.get("image_id")
         found = names.get(image) if isinstance(image, int | str) else None
         if found is None:
@@ -258,15 +278,25 @@ def open_coco(
 
 
 def image_list(path: Path, images: Any) -> dict[Any, tuple[str, tuple[int, int] | None]]:
-    """A COCO file's ``images``: id -> (stem of the file name, (height, width))."""
+    """A COCO file's ``images``: id -> (key, (height, width)).
+
+    Raises:
+        InputError: an image lacks something, is too large, or is named as another one.
+    """
     found: dict[Any, tuple[str, tuple[int, int] | None]] = {}
+    taken: set[str] = set()
     try:
+        keys = _keys(image["file_name"] for image in images or ())
         for image in images or ():
             size = None
             if "height" in image:
                 size = int(image["height"]), int(image["width"])
                 _check_size(size)
-            found[image["id"]] = (_stem(image["file_name"]), size)
+            key = keys[str(image["file_name"])]
+            if key in taken:
+                raise InputError(f"two images are named {key}, without the ending")
+            taken.add(key)
+            found[image["id"]] = (key, size)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -298,8 +328,19 @@ def _check_size(size: tuple[int, int]) -> None:
         raise InputError(f"an image of {_size(size)}; at most {MAX_MASK_PIXELS} are read")
 
 
-def _stem(file_name: Any) -> str:
-    return Path(str(file_name)).with_suffix("").name
+def _keys(file_names: Iterable[Any]) -> dict[str, str]:
+    """File name -> key; ``ValueError`` if a name is empty."""
+    paths = {str(name): _path(name) for name in file_names}
+    bare = {path: PurePosixPath(path).name for path in paths.values()}
+    if len(set(bare.values())) < len(bare):  # equal names in different folders
+        return paths
+    return {name: bare[path] for name, path in paths.items()}
+
+
+def _path(file_name: Any) -> str:
+    """The path of a file without its ending; ``ValueError`` if it names no file."""
+    path = PurePosixPath(str(file_name).replace("\\", "/"))
+    return path.with_suffix("").as_posix().lstrip("/")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scanseg.contracts import InputError
+from scanseg.storage import umask
 
 
 def write_all(folder: str | Path, files: Mapping[str, str]) -> list[Path]:
@@ -37,7 +38,7 @@ def write_all(folder: str | Path, files: Mapping[str, str]) -> list[Path]:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, 0o666 & ~umask())
         for temporary, final in made:
             os.replace(temporary, final)
     except OSError as error:
@@ -52,9 +53,3 @@ def write_all(folder: str | Path, files: Mapping[str, str]) -> list[Path]:
 def json_text(content: Any) -> str:
     """JSON as it goes into files and to standard output; NaN is refused, undefined is ``null``."""
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

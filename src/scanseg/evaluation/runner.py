@@ -20,7 +20,7 @@ import torch
 
 from scanseg import __version__
 from scanseg.contracts import InferenceSettings, InputError, Mode, Segmentation
-from scanseg.data import Dataset, Sample, open_dataset
+from scanseg.data import Dataset, Sample, dataset_names, open_dataset
 from scanseg.evaluation.label_maps import Segments
 from scanseg.evaluation.store import CountStore, Record
 from scanseg.metrics.average_recall import ProposalRecall
@@ -34,8 +34,7 @@ from scanseg.vocabulary.label_sets import LabelSet, label_set_names, load_label_
 from scanseg.weights import fingerprint
 
 RECALL_LIMITS = (1, 10, 100)
-_AHEAD = 2  # batches that are read while the model works
-_DEVICE_BATCH = 8
+_AHEAD = 2  # photos that are read while the model works
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,35 @@ def label_set_of(dataset: Dataset) -> LabelSet:
     )
 
 
+def is_own(dataset: Dataset) -> bool:
+    """Whether the name of a data set says nothing about what is in it: folders of one's own."""
+    return dataset.name == "folder" or dataset.name not in dataset_names()
+
+
+def contents_digest(dataset: Dataset) -> str:
+    """A digest of classes, names and labels, equal for copies of the data set anywhere.
+
+    Of label files (and ``panoptic.json``) every byte counts: they are small. Of photos the name and
+    the size count: reading them all once more would take long.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256(repr((dataset.names, dataset.prompts, dataset.classes)).encode())
+    try:
+        for name in ("classes.txt", "panoptic.json"):
+            path = dataset.root / name
+            digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+        for sample in dataset:
+            label = b"" if sample.label is None else sample.label.read_bytes()
+            about = (sample.key, sample.image.name, sample.image.stat().st_size, len(label))
+            digest.update(repr(about).encode())
+            digest.update(label)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()[:16]
+
+
 class Evaluator:
     """Counts images; made anew in every process that takes part.
 
@@ -183,12 +211,13 @@ class Evaluator:
         """What decides the numbers, plain values: equal for runs whose counts may be mixed."""
         from torch import __version__ as torch_version
 
-        return {
+        values = {
             "scanseg": __version__,
             "torch": torch_version,
             "preset": self.segmenter.recipe.name,
             "weights": fingerprint(self.segmenter),
             "settings": self.settings.to_dict(),
+            "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,
             "words": hashlib.sha256("\n".join(self.vocabulary.names).encode()).hexdigest()[:16],
             "data set": self.dataset.name,
@@ -196,6 +225,9 @@ class Evaluator:
             "boundary": self.measures.boundary,
             "proposals": self.measures.proposals,
         }
+        if is_own(self.dataset):
+            values["contents"] = contents_digest(self.dataset)
+        return values
 
     def segment(self, photos: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(H, W) int32 class indices of (H, W, 3) uint8 photos."""
@@ -204,43 +236,37 @@ class Evaluator:
         )
         return [result.labels for result in found]
 
-    def count(self, keys: Sequence[str], batch: int | None = None) -> Iterator[Record]:
+    def count(self, keys: Sequence[str]) -> Iterator[Record]:
         """Segment and count images, in order, reading ahead.
+
+        One photo at a time: sums in batches round differently, and shards, resumed runs and
+        several processes would group the photos in ways of their own.
 
         Args:
             keys: of the images.
-            batch: photos given to the model at once; ``None``: 1 on a CPU, else 8.
         """
-        if batch is None:
-            batch = 1 if self.segmenter.device.type == "cpu" else _DEVICE_BATCH
-        parts = [keys[i : i + batch] for i in range(0, len(keys), batch)]
         with ThreadPoolExecutor(1) as reader:
-            pending: deque[Future[list[tuple[Sample, np.ndarray, np.ndarray]]]] = deque()
+            pending: deque[Future[tuple[Sample, np.ndarray, np.ndarray]]] = deque()
             try:
-                for place in range(len(parts)):
-                    while len(pending) < _AHEAD and place + len(pending) < len(parts):
-                        part = parts[place + len(pending)]
-                        pending.append(reader.submit(self._read, part))
-                    read = pending.popleft().result()
-                    maps = self.segment([photo for _, photo, _ in read])
-                    for (sample, photo, truth), labels in zip(read, maps, strict=True):
-                        yield self._record(sample, photo, truth, labels)
+                for place in range(len(keys)):
+                    while len(pending) < _AHEAD and place + len(pending) < len(keys):
+                        pending.append(reader.submit(self._read, keys[place + len(pending)]))
+                    sample, photo, truth = pending.popleft().result()
+                    [labels] = self.segment([photo])
+                    yield self._record(sample, photo, truth, labels)
             finally:
                 for waiting in pending:
                     waiting.cancel()
 
-    def _read(self, keys: Sequence[str]) -> list[tuple[Sample, np.ndarray, np.ndarray]]:
-        found = []
-        for key in keys:
-            sample = self.dataset.make(key)
-            photo, truth = sample.pixels(), sample.truth()
-            if photo.shape[:2] != truth.shape:
-                raise InputError(
-                    f"{sample.label}: {truth.shape[1]} x {truth.shape[0]} pixels, but its photo "
-                    f"has {photo.shape[1]} x {photo.shape[0]}"
-                )
-            found.append((sample, photo, truth))
-        return found
+    def _read(self, key: str) -> tuple[Sample, np.ndarray, np.ndarray]:
+        sample = self.dataset.make(key)
+        photo, truth = sample.pixels(), sample.truth()
+        if photo.shape[:2] != truth.shape:
+            raise InputError(
+                f"{sample.label}: {truth.shape[1]} x {truth.shape[0]} pixels, but its photo "
+                f"has {photo.shape[1]} x {photo.shape[0]}"
+            )
+        return sample, photo, truth
 
     def _record(
         self, sample: Sample, photo: np.ndarray, truth: np.ndarray, labels: np.ndarray

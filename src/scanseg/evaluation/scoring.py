@@ -84,6 +84,8 @@ def count_maps(
             contours.update(prediction, true)
         return count_pairs(prediction, true, num_classes), quality, contours
 
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, not {workers}")
     threads = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     found = []
     pool = ThreadPoolExecutor(threads)

@@ -53,6 +53,10 @@ class MethodGraph(nn.Module):
                 f"shift source {settings.shift_source!r} cannot be exported: "
                 f"use one of {', '.join(EXPORTABLE_SHIFTS)}"
             )
+        plain = InferenceSettings()
+        for name in ("hopeless_below", "region_overlap", "region_tokens"):
+            if getattr(settings, name) != getattr(plain, name):
+                raise InputError(f"{name} cannot be exported: leave it at {getattr(plain, name)}")
         self.segmenter = segmenter
         self.settings = settings
 

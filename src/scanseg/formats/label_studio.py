@@ -7,6 +7,7 @@ itself: tasks name them as ``/data/local-files/?d=FILE``, which is its local sto
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def task(item: Item, names: Sequence[str]) -> dict[str, Any]:
         for number, part in enumerate(item.parts.parts, start=1)
     ]
     return {
-        "data": {"image": f"/data/local-files/?d={quote(item.file_name)}"},
+        "data": {"image": f"/data/local-files/?d={quote(os.fsencode(item.file_name))}"},
         "predictions": [{"model_version": f"scanseg {__version__}", "result": results}],
     }
 

@@ -7,6 +7,7 @@ pictures number the parts of a photo from 1, in VOC's own colours.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from scanseg.formats.datasets import Item
 from scanseg.formats.palette import label_colours
 from scanseg.storage import atomic_write
 
+_BACKGROUND = "background"
 _MOST = 254  # 0 is background and 255 a border in VOC
 
 
@@ -40,15 +42,15 @@ def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
         classes = np.array([0, *(part.label + 1 for part in item.parts.parts)])[item.parts.ids]
         _save(folder / "SegmentationClass" / f"{item.stem}.png", classes, colours)
         _save(folder / "SegmentationObject" / f"{item.stem}.png", item.parts.ids, voc_colours())
-    rows = zip(["background", *names], colours.tolist(), strict=True)
-    labelmap = "".join(f"{_plain(name)}:{r},{g},{b}::\n" for name, (r, g, b) in rows)
+    rows = zip([_BACKGROUND, *_distinct(names)], colours.tolist(), strict=True)
+    labelmap = "".join(f"{name}:{r},{g},{b}::\n" for name, (r, g, b) in rows)
     lists = "".join(f"{stem}\n" for stem in stems)
     for path, text in (
         ("labelmap.txt", f"# label:color_rgb:parts:actions\n{labelmap}"),
         ("ImageSets/Segmentation/default.txt", lists),
     ):
         with atomic_write(folder / path) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", "surrogateescape"))  # names of files as they are
 
 
 def voc_colours() -> np.ndarray:
@@ -68,6 +70,20 @@ def _save(path: Path, values: np.ndarray, palette: np.ndarray) -> None:
     image.putpalette(palette.tobytes())
     with atomic_write(path) as file:
         image.save(file, "PNG")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The words as ``labelmap.txt`` can hold them; where a name is taken, with ``_2``, ``_3``."""
+    taken, found = {_BACKGROUND, *names}, []
+    for name in names:
+        plain = chosen = _plain(name)
+        if plain != name or name == _BACKGROUND:
+            numbers = count(2)
+            while chosen in taken:
+                chosen = f"{plain}_{next(numbers)}"
+            taken.add(chosen)
+        found.append(chosen)
+    return found
 
 
 def _plain(name: str) -> str:

@@ -11,6 +11,7 @@ lying on its side, or in a format that YOLO does not read, is saved upright as P
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,20 +26,31 @@ from scanseg.storage import atomic_write
 
 _READ_BY_YOLO = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _INSET = (0.25, 0.75)
+_HEAD = (
+    "# photos and labels by scanseg; train and val name the same photos: split them first\n"
+    "train: images\nval: images\nnames:\n"
+)
 
 
 def write(folder: Path, names: Sequence[str], items: Iterable[Item]) -> None:
-    """Write ``data.yaml``, ``images/*`` and ``labels/*.txt`` into ``folder``."""
+    """Write ``data.yaml``, ``images/*`` and ``labels/*.txt`` into ``folder``.
+
+    Photos and labels of an earlier data set with other words are removed at the end.
+    """
+    written = set()
     for item in items:
-        _copy_photo(item, folder / "images")
-        with atomic_write(folder / "labels" / f"{item.stem}.txt") as file:
+        label = folder / "labels" / f"{item.stem}.txt"
+        written |= {_key(_copy_photo(item, folder / "images")), _key(label)}
+        with atomic_write(label) as file:
             for line in lines(item):
                 file.write(f"{line}\n".encode())
-    head = "# photos and labels by scanseg; train and val name the same photos: split them first\n"
     quoted = (json.dumps(name, ensure_ascii=False) for name in names)  # JSON strings are YAML
     classes = "".join(f"  {i}: {name}\n" for i, name in enumerate(quoted))
+    about = (_HEAD + classes).encode()
+    if _has_other_names(folder / "data.yaml", about):
+        _remove_others(folder, written)
     with atomic_write(folder / "data.yaml") as file:
-        file.write(f"{head}train: images\nval: images\nnames:\n{classes}".encode())
+        file.write(about)
 
 
 def lines(item: Item) -> Iterable[str]:
@@ -60,16 +72,44 @@ def _at_least_three(outline: Sequence[tuple[float, float]]) -> Iterable[tuple[fl
     return kept if len(kept) >= 3 else outline
 
 
-def _copy_photo(item: Item, folder: Path) -> None:
+def _has_other_names(path: Path, about: bytes) -> bool:
+    """Whether an earlier ``data.yaml``, as written here, has other words; not if it was edited."""
+    try:
+        earlier = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    ours = re.fullmatch(re.escape(_HEAD.encode()) + rb'(  \d+: ".*"\n)*', earlier)
+    return ours is not None and earlier != about
+
+
+def _remove_others(folder: Path, written: set[str]) -> None:
+    """Remove label files that were not written now, and the photos that they are about."""
+    images, labels = folder / "images", folder / "labels"
+    for photo in [p for p in images.rglob("*") if p.suffix.lower() in _READ_BY_YOLO]:
+        about = labels / photo.relative_to(images).with_suffix(".txt")
+        if _key(photo) not in written and about.is_file():
+            photo.unlink()
+    for label in list(labels.rglob("*.txt")):
+        if _key(label) not in written:
+            label.unlink()
+
+
+def _key(path: Path) -> str:
+    """A path as systems compare it that ignore case."""
+    return str(path).casefold()
+
+
+def _copy_photo(item: Item, folder: Path) -> Path:
+    """Returns the path of the copy."""
     if item.photo is None:
         raise InputError(f"the format yolo needs the photo {item.file_name} itself: it is no file")
     source = item.photo
     if source.suffix.lower() in _READ_BY_YOLO and is_upright(source):
-        with (
-            source.open("rb") as photo,
-            atomic_write(folder / f"{item.stem}{source.suffix}") as file,
-        ):
+        copy = folder / f"{item.stem}{source.suffix}"
+        with source.open("rb") as photo, atomic_write(copy) as file:
             shutil.copyfileobj(photo, file)
     else:
-        with atomic_write(folder / f"{item.stem}.png") as file:
+        copy = folder / f"{item.stem}.png"
+        with atomic_write(copy) as file:
             Image.fromarray(read_photo(source).pixels).save(file, "PNG")
+    return copy

@@ -186,6 +186,8 @@ def paired_bootstrap(
 
 
 def _draws(images: int, replicates: int, seed: int) -> list[np.ndarray]:
+    if seed < 0:
+        raise InputError(f"the seed of the bootstrap must be at least 0, not {seed}")
     rng = np.random.default_rng(seed)
     return [
         np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(replicates)

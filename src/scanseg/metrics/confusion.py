@@ -227,7 +227,7 @@ def _cells(
     if ends is not None:
         predicted, true = predicted[ends], true[ends]
     if _are_classes(predicted, num_classes, unknown) and _are_classes(true, num_classes, ignore):
-        return predicted.astype(np.int64) * num_classes + true, lengths
+        return predicted.astype(np.int64) * num_classes + true.astype(np.int64), lengths
     predicted, true = predicted.astype(np.int64), true.astype(np.int64)
     undecided = predicted == UNKNOWN
     if unknown is not None:

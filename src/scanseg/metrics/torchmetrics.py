@@ -61,7 +61,10 @@ class SegmentationIou(Metric):
             counted.update(prediction.numpy(), truth.cpu().numpy(), ignore=self.ignore)
             self.confusion += torch.from_numpy(counted.counts).to(self.confusion.device)
         else:
-            self.confusion += _count_on_device(prediction, truth, self.num_classes, self.ignore)
+            counts = _count_on_device(
+                prediction, truth.to(prediction.device), self.num_classes, self.ignore
+            )
+            self.confusion += counts.to(self.confusion.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Fractions in [0, 1], float64 scalars on the CPU (NaN before any pixel was counted)."""

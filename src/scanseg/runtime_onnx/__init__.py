@@ -163,7 +163,8 @@ class OnnxSegmenter:
             found, masks[:, *canvas.part], (H, W), dense=cells, keep_scores=keep_scores
         )
         K = len(vocabulary)
-        unknown = (labels >= K) | (confidence < settings.unknown_below)
+        nothing = confidence <= 0  # no proposal reaches these pixels
+        unknown = (labels >= K) | nothing | (confidence < settings.unknown_below)
         return Segmentation(
             labels=np.where(unknown, UNKNOWN, labels).astype(np.int32),
             names=vocabulary.names,

@@ -95,8 +95,9 @@ class ClipStage(LightningModule):
         )  # fmt: skip
         return loss
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        """After a step: the logit scale keeps its bound."""
+    def optimizer_step(self, *arguments: Any, **more: Any) -> None:
+        """A step that leaves the logit scale in its bounds, before anything is saved."""
+        super().optimizer_step(*arguments, **more)
         with torch.no_grad():
             self.logit_scale.clamp_(0.0, math.log(self.experiment.clip.scale_cap))
 
@@ -130,11 +131,13 @@ def contrastive(
         scale: factor of the cosine.
 
     Returns:
-        The loss, and the share of crops whose likeliest word is their noun.
+        The loss, and the share of crops whose likeliest word is their noun, in float32 under any
+        autocast.
     """
-    logits = scale * features.float() @ text.float().T  # (B, B), crops x words
-    same = nouns[:, None] == nouns[None]
-    target = same / same.sum(1, keepdim=True)
-    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    with torch.autocast(features.device.type, enabled=False):
+        logits = scale * features.float() @ text.float().T  # (B, B), crops x words
+        same = (nouns[:, None] == nouns[None]).to(logits.dtype)
+        target = same / same.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     agreement = (nouns[logits.argmax(1)] == nouns).float().mean()
     return loss, agreement.detach()

@@ -10,6 +10,7 @@ nearest known one and the place, and so is a value of another type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,6 +110,16 @@ class OptimizerConfig:
     eps: float = 1e-8
     clip_norm: float | None = 0.01
 
+    def __post_init__(self) -> None:
+        for name in ("rate", "backbone_factor", "weight_decay", "eps"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be at least 0, not {value!r}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must lie in [0, 1), not {self.betas!r}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise InputError(f"clip_norm must be above 0, not {self.clip_norm!r}")
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -127,6 +138,14 @@ class ScheduleConfig:
     warmup_start: float = 1e-6
     power: float = 0.9
     end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps must be at least 0, not {self.warmup_steps}")
+        for name in ("warmup_start", "end", "power"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be at least 0, not {value!r}")
 
 
 @dataclass(frozen=True)

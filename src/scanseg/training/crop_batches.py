@@ -37,10 +37,11 @@ class Crop:
     noun: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class CropBatch:
     """Pairs that go through the model at once; attributes as in :class:`Crop`, stacked.
 
+    Not frozen: for ``64-true``, lightning converts a copy field by field.
     ``masks`` and ``masks_per_batch`` count them, for the loader that both stages share.
     """
 

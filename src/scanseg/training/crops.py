@@ -225,9 +225,11 @@ class TrainingPhotos(TorchDataset[TrainingPhoto]):
         return TrainingPhoto(crop, classes, which, present)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """Photos that go through the model at once.
+
+    Not frozen: for ``64-true``, lightning converts a copy field by field.
 
     Attributes:
         pixels: (B, 3, crop, crop) uint8.

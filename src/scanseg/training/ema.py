@@ -24,9 +24,10 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights of a step."""
+        """Take in the weights of a step; the averages move to where these are."""
         for name, parameter in self.parameters.items():
-            self.values[name].lerp_(parameter.to(self.values[name]), 1 - self.decay)
+            value = self.values[name] = self.values[name].to(parameter.device)
+            value.lerp_(parameter.to(value.dtype), 1 - self.decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

@@ -46,7 +46,7 @@ from scanseg.training.head_sampling import SIDES, Views
 from scanseg.training.head_vocabularies import FIRST_CLASS, VOCABULARIES
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
-from scanseg.training.small_loop import Group, Loop
+from scanseg.training.small_loop import Group, Loop, deciding
 from scanseg.weights import write_trained
 
 log = logging.getLogger(__name__)
@@ -468,6 +468,9 @@ def fit(
 
     Returns:
         the head with averaged weights, the learned scale, and the sampler (which holds the counts).
+
+    Raises:
+        InputError: ``checkpoint`` is of a training with other settings.
     """
     torch.manual_seed(config.seed)
     head = DenseHead(dropout=config.dropout)
@@ -499,6 +502,7 @@ def fit(
         loss=loss,
         save_every=config.save_every,
         tell=lambda: f"scale {log_scale.detach().exp():.1f}, ",
+        settings=deciding(config, ("data", "teachers", "work", "name", "threads", "save_every")),
     )
     fresh = [*other, log_scale, *hints.parameters()]
     groups = [Group(branch, config.branch_rate), Group(fresh, config.learning_rate)]
@@ -583,7 +587,8 @@ def train(config: HeadConfig) -> Path:
         the written safetensors file.
 
     Raises:
-        InputError: photos or teachers are missing.
+        InputError: photos or teachers are missing, or a training with other settings began under
+            this name.
     """
     torch.set_num_threads(config.threads)
     encoder = EmbeddedEncoder()

@@ -27,7 +27,7 @@ from scanseg.training.head_sampling import Views
 from scanseg.training.head_segments import CROWD
 from scanseg.training.losses import Losses, LossSettings, Prediction, Target, criterion
 from scanseg.training.program import run_program
-from scanseg.training.small_loop import Group, Loop
+from scanseg.training.small_loop import Group, Loop, deciding
 from scanseg.weights import write_trained
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,11 @@ def fit(
     photos: Sequence[StoredPhoto],
     checkpoint: Path | None = None,
 ) -> MaskDecoder:
-    """Train on the photos that have segments; goes on from ``checkpoint`` if it exists."""
+    """Train on the photos that have segments; goes on from ``checkpoint`` if it exists.
+
+    Raises:
+        InputError: ``checkpoint`` is of a training with other settings.
+    """
     torch.manual_seed(config.seed)
     decoder = MaskDecoder(queries=config.queries, width=config.width, layers=config.layers)
     views = Views(photos, SOURCES, config.paste, dict.fromkeys(SOURCES, SIDES))
@@ -171,6 +175,7 @@ def fit(
         batch=lambda step: batch_of(config, encoder, views, step),
         loss=loss,
         tell=lambda: "".join(f"{k} {float(v.detach()):.2f}, " for k, v in terms.items()),
+        settings=deciding(config, ("data", "work", "name", "threads")),
     )
     found = loop.run(decoder.train(), [Group(list(decoder.parameters()), config.rate)], checkpoint)
     assert isinstance(found, MaskDecoder)

@@ -40,7 +40,10 @@ _MAY_CHANGE = (
     ("evaluation",),
     ("name",),
 )
-"""Settings that may differ when a run is resumed; they do not change what is computed."""
+"""Settings that may differ when a run is resumed; they do not change what is computed.
+
+In the CLIP stage ``accumulate`` does: the pairs of a part are each other's negatives.
+"""
 
 
 class StepLoader:
@@ -138,7 +141,8 @@ class Keeper(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take back what was added."""
+        """Take back what was added, and count batches as this run does."""
+        count_parts(checkpoint, self.experiment.trainer.accumulate)
         stored = checkpoint["scanseg"]
         self._generators = stored["generators"]
         if self.average is not None:
@@ -162,6 +166,18 @@ class Keeper(Callback):
         due = self._step % self.experiment.checkpoint.every == 0
         if due or self._step == self.experiment.trainer.steps:
             trainer.save_checkpoint(self.store.folder / "by_step")  # StoreIO names it
+
+
+def count_parts(checkpoint: Mapping[str, Any], accumulate: int) -> None:
+    """Count a checkpoint's batches as if each step so far had had ``accumulate`` parts.
+
+    Lightning ends a step where ``accumulate`` divides the number of batches, those before the
+    checkpoint included. The last batch was not completed when the checkpoint was made.
+    """
+    batches = int(checkpoint["global_step"]) * accumulate
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        counts.update(ready=batches, started=batches, processed=batches, completed=batches - 1)
 
 
 class Observer(Callback):
@@ -278,6 +294,8 @@ def refuse_other_settings(experiment: Experiment, stored: Mapping[str, Any]) -> 
 def _without(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()}
     for path in _MAY_CHANGE:
+        if path[-1] == "accumulate" and kept.get("stage") == "clip":
+            continue
         place = kept if len(path) == 1 else kept[path[0]]
         place.pop(path[-1], None)
     return kept

@@ -180,21 +180,18 @@ def criterion(
 def layer_losses(
     prediction: Prediction, targets: Sequence[Target], masks: Tensor, settings: LossSettings
 ) -> LayerLosses:
-    """The terms of one layer.
+    """The terms of one layer, in float32 under any autocast.
 
     Args:
         masks: by how many masks to divide, scalar; see :func:`num_masks`.
     """
-    prediction = Prediction(
-        prediction.mask_logits.float(), allowed_logits(prediction.class_logits.float(), targets)
-    )
-    matches = match(prediction, targets, settings)
-    mask_loss, dice = mask_losses(prediction.mask_logits, targets, matches, masks, settings)
-    return LayerLosses(
-        class_loss(prediction.class_logits, targets, matches, settings.no_object_weight),
-        mask_loss,
-        dice,
-    )
+    with torch.autocast(prediction.mask_logits.device.type, enabled=False):
+        mask_logits = prediction.mask_logits.float()
+        class_logits = allowed_logits(prediction.class_logits.float(), targets)
+        matches = match(Prediction(mask_logits, class_logits), targets, settings)
+        mask_loss, dice = mask_losses(mask_logits, targets, matches, masks, settings)
+        classes = class_loss(class_logits, targets, matches, settings.no_object_weight)
+    return LayerLosses(classes, mask_loss, dice)
 
 
 def num_masks(
@@ -241,7 +238,7 @@ def match(prediction: Prediction, targets: Sequence[Target], settings: LossSetti
     for class_logits, mask_logits, target in zip(
         prediction.class_logits, prediction.mask_logits, targets, strict=True
     ):
-        points = torch.rand(1, settings.points, 2, device=mask_logits.device)
+        points = random_points(1, settings.points, mask_logits)
         truth = sample(target.masks.to(mask_logits)[:, None], points)  # (T, P)
         guess = sample(mask_logits[:, None], points)  # (Q, P)
         if target.void is not None:
@@ -299,7 +296,7 @@ def class_loss(
         wanted[i, queries] = target.labels.to(device)[given]
     if not (wanted != IGNORED).any():
         return class_logits.nan_to_num(neginf=0.0).sum() * 0.0  # a mean over nothing
-    weight = torch.ones(columns, device=device)
+    weight = class_logits.new_ones(columns)
     weight[-1] = no_object_weight
     return F.cross_entropy(
         class_logits.transpose(1, 2), wanted, weight=weight, ignore_index=IGNORED
@@ -367,7 +364,7 @@ def uncertain_points(logits: Tensor, settings: LossSettings, void: Tensor | None
         (M, P, 2) x and y in [0, 1].
     """
     M = len(logits)
-    candidates = torch.rand(M, int(settings.points * settings.oversample), 2, device=logits.device)
+    candidates = random_points(M, int(settings.points * settings.oversample), logits)
     unsure = -sample(logits, candidates).abs()  # (M, candidates)
     if void is not None:
         outside = sample(void.to(logits), candidates, mode="nearest") > 0
@@ -377,8 +374,13 @@ def uncertain_points(logits: Tensor, settings: LossSettings, void: Tensor | None
     points = candidates.gather(1, index[..., None].expand(-1, -1, 2))
     others = settings.points - chosen
     if others > 0:
-        points = torch.cat([points, torch.rand(M, others, 2, device=logits.device)], dim=1)
+        points = torch.cat([points, random_points(M, others, logits)], dim=1)
     return points
+
+
+def random_points(M: int, count: int, like: Tensor) -> Tensor:
+    """(M, count, 2) in [0, 1), of type and device of ``like``, whatever torch's default type."""
+    return torch.rand(M, count, 2, dtype=like.dtype, device=like.device)
 
 
 def sample(maps: Tensor, points: Tensor, *, mode: str = "bilinear") -> Tensor:

@@ -34,7 +34,7 @@ from scanseg.training.head_sampling import Views
 from scanseg.training.head_segments import CROWD
 from scanseg.training.head_vocabularies import COCO133
 from scanseg.training.program import run_program
-from scanseg.training.small_loop import Group, Loop
+from scanseg.training.small_loop import Group, Loop, deciding
 
 log = logging.getLogger(__name__)
 LEAST_SHARE = 0.5
@@ -222,7 +222,11 @@ def model_of(config: StudyConfig, taught: Tensor) -> Segmenter:
 
 
 def train(config: StudyConfig) -> Path:
-    """Train one row with one seed; returns the written model folder."""
+    """Train one row with one seed; returns the written model folder.
+
+    Raises:
+        InputError: a training with other settings began under this output.
+    """
     torch.set_num_threads(config.threads)
     words = Words(
         EmbeddedEncoder(), {"coco133": COCO133}, config.withheld, config.work / "words.pt"
@@ -265,6 +269,10 @@ def train(config: StudyConfig) -> Path:
         loss=loss,
         save_every=100,
         tell_every=100,
+        settings={
+            **deciding(config, ("data", "work", "output", "threads")),
+            "regions": mini_scan.shipped_head_hash(),
+        },
     )
     checkpoint = config.output.with_suffix(".checkpoint")
     result = loop.run(trained.train(), [Group(list(trained.parameters()), config.rate)], checkpoint)

@@ -93,7 +93,7 @@ def train(
     Args:
         experiment: settings; when resuming, those that change what is computed must be the same.
         output: gets ``experiment.yaml``, ``checkpoints/``, ``log/metrics.csv``, ``losses.png``,
-            ``evaluations.csv``, ``overlays/`` and ``model/``.
+            ``evaluations.csv``, ``overlays/``, ``model/`` and, at the end, ``finished.json``.
         resume: go on from the newest good checkpoint; without one, begin at the beginning.
         progress: told of every step.
 
@@ -116,8 +116,9 @@ def train(
         forget_log_after,
         make_trainer,
     )
-    from scanseg.training.validation import MODEL, Validation
+    from scanseg.training.validation import FINISHED, MODEL, Validation
 
+    steps = experiment.trainer.steps
     step, checkpoint = begin(experiment, output, store, resume=resume)
     stage = prepared.stage
     decay = experiment.ema.decay
@@ -126,7 +127,7 @@ def train(
         prepared.segmenter,
         experiment.evaluation,
         experiment.data[0],
-        steps=experiment.trainer.steps,
+        steps=steps,
         output=output,
         average=average,
     )
@@ -136,6 +137,8 @@ def train(
         with atomic_write(output / SETTINGS) as file:
             file.write(experiment.to_yaml().encode())
         forget_log_after(output / "log", step)
+        if step < steps:
+            (output / FINISHED).unlink(missing_ok=True)
     loader = StepLoader(
         TrainingPhotos(prepared.sources, experiment.augmentation, experiment.trainer.seed),
         experiment.trainer,
@@ -143,8 +146,12 @@ def train(
         start=step,
         rank=lambda: trainer.global_rank,
     )
-    if step < experiment.trainer.steps:
+    if step < steps or not validation.finished:
         trainer.fit(stage, loader, ckpt_path=None if checkpoint is None else str(checkpoint))
+    if step == steps and trainer.is_global_zero and not validation.finished:
+        # killed between the last checkpoint and the end of the last look
+        prepared.segmenter.to(trainer.strategy.root_device)
+        validation.look(steps)
     return output / MODEL
 
 

@@ -89,7 +89,11 @@ class SegmenterStage(LightningModule):
         proposals, integration = segmenter.proposals, segmenter.integration
         assert isinstance(proposals, Mask2FormerProposals)
         with torch.no_grad():
-            context = segmenter.clip.encode_image(pixels, layers=segmenter.recipe.token_layers)
+            context = segmenter.clip.encode_image(
+                pixels,
+                layers=segmenter.recipe.token_layers,
+                semantics=segmenter.recipe.settings.semantics,
+            )
         layers = proposals.forward_layers(pixels)
         memory = None
         if isinstance(integration, SemanticIntegration) and integration.config.use_spatial:

@@ -7,19 +7,21 @@ steps, so a run that was stopped goes on as if it had not been.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from scanseg.storage import atomic_write
+from scanseg.contracts import InputError
+from scanseg.storage import atomic_write, first_difference
 
 log = logging.getLogger(__name__)
 _B = TypeVar("_B")
@@ -48,6 +50,7 @@ class Loop(Generic[_B]):
         tell: what else a line of the log says.
         save_every: steps between two states on disk.
         tell_every: steps between two lines of the log.
+        settings: plain values that decide the result, kept with the state; see :func:`deciding`.
     """
 
     steps: int
@@ -60,6 +63,7 @@ class Loop(Generic[_B]):
     tell: Callable[[], str] = str
     save_every: int = 20
     tell_every: int = 20
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, model: nn.Module, groups: Sequence[Group], checkpoint: Path | None) -> nn.Module:
         """Train ``model`` in place.
@@ -71,6 +75,9 @@ class Loop(Generic[_B]):
 
         Returns:
             a copy of ``model`` with averaged weights, in evaluation mode.
+
+        Raises:
+            InputError: the state in ``checkpoint`` is of a run with other settings.
         """
         optimiser = torch.optim.AdamW(
             [
@@ -87,6 +94,7 @@ class Loop(Generic[_B]):
         done = 0
         if checkpoint is not None and checkpoint.is_file():
             state = torch.load(checkpoint, weights_only=True)
+            self._refuse_other_settings(checkpoint, state.get("settings"))
             for name, part in parts.items():
                 part.load_state_dict(state[name])  # type: ignore[attr-defined]
             done = int(state["step"])
@@ -108,10 +116,22 @@ class Loop(Generic[_B]):
                 )  # fmt: skip
             if checkpoint is not None and (step + 1) % self.save_every == 0:
                 state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+                state |= {"step": step + 1, "settings": dict(self.settings)}
                 with atomic_write(checkpoint) as file:
-                    torch.save(state | {"step": step + 1}, file)
+                    torch.save(state, file)
         result: nn.Module = averaged.module
         return result.eval().requires_grad_(False)
+
+    def _refuse_other_settings(self, checkpoint: Path, stored: Mapping[str, Any] | None) -> None:
+        """A state without settings, written before they were kept, is taken as it is."""
+        if stored is None:
+            return
+        name = first_difference(stored, self.settings)
+        if name is not None:
+            raise InputError(
+                f"{checkpoint} is of a training with {name} = {stored.get(name)!r}, not "
+                f"{self.settings.get(name)!r}: take another name for this one, or delete the file"
+            )
 
     def _factor(self, step: int) -> float:
         """Of the learning rate."""
@@ -122,6 +142,18 @@ class Loop(Generic[_B]):
         matrices = [p for p in group.parameters if p.ndim > 1]
         vectors = [p for p in group.parameters if p.ndim <= 1]
         yield from ((d, p) for d, p in ((self.weight_decay, matrices), (0.0, vectors)) if p)
+
+
+def deciding(config: Any, aside: Collection[str]) -> dict[str, Any]:
+    """The fields of a configuration that decide what its training makes, as plain values.
+
+    Args:
+        config: a dataclass.
+        aside: its fields that do not, such as folders, names and threads.
+    """
+    kept = {name: value for name, value in asdict(config).items() if name not in aside}
+    plain: dict[str, Any] = json.loads(json.dumps(kept))  # tuples become lists
+    return plain
 
 
 def _ahead(make: Callable[[int], _B], steps: Iterable[int]) -> Iterator[tuple[int, _B]]:

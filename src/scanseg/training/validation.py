@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from scanseg.contracts import Segmentation
 from scanseg.metrics.confusion import ConfusionMatrix
 from scanseg.metrics.iou import IouScores, iou_scores
 from scanseg.segmenter import Segmenter
-from scanseg.storage import atomic_write
+from scanseg.storage import atomic_write, write_json
 from scanseg.training.config import DataConfig, EvaluationConfig
 from scanseg.training.crops import Source, open_sources
 from scanseg.training.ema import MovingAverage
@@ -26,6 +27,8 @@ from scanseg.vocabulary import Vocabulary
 
 SCORES = "evaluations.csv"
 MODEL = "model"
+FINISHED = "finished.json"
+"""In the folder of a run whose last evaluation and model are those of its last step."""
 _COLUMNS = ("step", "miou_present", "miou_union", "pixel_accuracy", "photos")
 
 
@@ -81,6 +84,11 @@ class Validation(Callback):
             self.images = min(config.images, len(self.photos.photos))
         self._step = -1
 
+    @property
+    def finished(self) -> bool:
+        """Whether the look after the last step was taken to its end."""
+        return (self.output / FINISHED).is_file() and (self.output / MODEL).is_dir()
+
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -102,9 +110,10 @@ class Validation(Callback):
         self.segmenter.eval()
         place = self.average.in_place() if self.average else contextlib.nullcontext()
         with torch.no_grad(), place:
+            segmenter = _in_float32(self.segmenter)
             if self.config.every and self.config.images:
                 scores, shown = evaluate(
-                    self.segmenter,
+                    segmenter,
                     self.photos,
                     self.words,
                     images=self.images,
@@ -113,8 +122,10 @@ class Validation(Callback):
                 self._record(step, scores)
                 if shown:
                     overlay_sheet(shown, self.output / "overlays" / f"step_{step:08d}.png")
-            self.segmenter.save_pretrained(self.output / MODEL)
+            segmenter.save_pretrained(self.output / MODEL)
         plot_log(self.output / "log" / METRICS, self.output / "losses.png")
+        if step == self.steps:
+            write_json(self.output / FINISHED, {"step": step})
 
     def _record(self, step: int, scores: IouScores) -> None:
         """One row per step; a resumed run replaces its own."""
@@ -128,3 +139,10 @@ class Validation(Callback):
         lines = [list(_COLUMNS), *(rows[key] for key in sorted(rows))]
         with atomic_write(path) as file:
             file.write("".join(",".join(line) + "\n" for line in lines).encode())
+
+
+def _in_float32(segmenter: Segmenter) -> Segmenter:
+    """The model itself, or a copy of one in float64: photos and words come in float32."""
+    if all(p.dtype != torch.float64 for p in segmenter.parameters()):
+        return segmenter
+    return copy.deepcopy(segmenter).float()

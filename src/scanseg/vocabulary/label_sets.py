@@ -186,13 +186,16 @@ def _shipped(name: str) -> LabelSet:
 
 
 def _lines(text: str) -> list[dict[str, Any]]:
+    """A class per line; comments and synonyms, which a file of words may have, are left out."""
     classes: list[dict[str, Any]] = []
     for line in filter(str.strip, text.splitlines()):
+        if line.lstrip().startswith("#"):
+            continue
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) > 1 and columns[0].isdecimal() and len(columns[0]) < 10:
             classes.append({"id": int(columns[0]), "name": columns[1]})
         else:
-            classes.append({"name": columns[0]})
+            classes.append({"name": columns[0].split(" #")[0].split(": ")[0].strip()})
     return classes
 
 

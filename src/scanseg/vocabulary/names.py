@@ -63,10 +63,10 @@ class Vocabulary:
         templates: Iterable[str] | None = None,
     ) -> None:
         if isinstance(names, Mapping):
-            synonyms = {
-                **{k: _listed(v, f"synonyms of {k!r}") for k, v in names.items()},
-                **(synonyms or {}),
-            }
+            given = [(k, _listed(v, f"synonyms of {k!r}")) for k, v in names.items()]
+        else:
+            given = []
+        given += [(k, _listed(v, f"synonyms of {k!r}")) for k, v in (synonyms or {}).items()]
         labels = _unique(_listed(names, "labels"))
         if not labels:
             raise InputError('no labels: pass at least one word, for example ["cat"]')
@@ -74,13 +74,11 @@ class Vocabulary:
             raise InputError(f"{len(labels)} labels are too many: at most {MAX_LABELS}")
         known = {_key(name): name for name in labels}
         others: dict[str, tuple[str, ...]] = {}
-        for name, words in (synonyms or {}).items():
+        for name, words in given:  # a label may come twice, in another case
             if _key(_clean(name)) not in known:
                 raise InputError(f"synonyms given for {name!r}, which is not among the labels")
             own = known[_key(_clean(name))]
-            extra = [
-                w for w in _unique(_listed(words, f"synonyms of {name!r}")) if _key(w) != _key(own)
-            ]
+            extra = [w for w in _unique([*others.get(own, ()), *words]) if _key(w) != _key(own)]
             if len(extra) > MAX_SYNONYMS:
                 raise InputError(f"{name!r} has {len(extra)} synonyms: at most {MAX_SYNONYMS}")
             if extra:
@@ -144,9 +142,11 @@ def _clean(word: str) -> str:
         raise InputError(
             f"a label has {len(text)} characters (at most {MAX_CHARACTERS}): {text[:40]!r}..."
         )
-    bad = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn")), None)
+    bad = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs")), None)
     if bad is not None:
         raise InputError(f"a label contains the control character U+{ord(bad):04X}: {text[:40]!r}")
+    if all(unicodedata.category(c) == "Cf" for c in text):
+        raise InputError("a label has no visible character: remove it or write a word")
     return text
 
 

@@ -67,7 +67,7 @@ class Plan:
 
 
 def main(connection: Connection, plan: Plan) -> None:
-    """Answer messages until the other end closes the pipe."""
+    """Answer messages until the other end closes the pipe, or the device fails for good."""
     for name in ("SIGINT", "SIGHUP"):  # Ctrl-C reaches the whole group; the server decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -87,6 +87,8 @@ def main(connection: Connection, plan: Plan) -> None:
             return
         answer, body = engine.answer(json.loads(head), photo)
         _send(connection, answer, body)
+        if answer.get("last"):
+            return
 
 
 def _send(connection: Connection, head: Mapping[str, Any], body: bytes = b"") -> None:
@@ -121,7 +123,8 @@ class Engine:
 
         Returns:
             The head (``status``; for errors ``message``; else ``type`` and ``seconds``) and the
-            body of the HTTP answer.
+            body of the HTTP answer. ``last`` in the head: no other job can be done, the process
+            must end.
         """
         started = time.perf_counter()
         try:
@@ -132,10 +135,7 @@ class Engine:
         except InputError as error:
             return {"status": 422, "message": str(error)}, b""
         except Exception as error:
-            if isinstance(error, MemoryError) or "memory" in str(error).lower():
-                message = "this photo with these words needs more memory than there is: shrink it"
-                return {"status": 413, "message": message}, b""
-            return {"status": 500, "message": f"{type(error).__name__}: {error}"}, b""
+            return _fault(error), b""
         seconds = time.perf_counter() - started
         return {"status": 200, "type": kind, "seconds": seconds, "fresh": fresh}, body
 
@@ -163,6 +163,17 @@ class Engine:
         self._kept[key] = result
         while sum(r.labels.size for r in self._kept.values()) > KEPT_PIXELS:
             self._kept.popitem(last=False)
+
+
+def _fault(error: Exception) -> dict[str, Any]:
+    """The head of the answer to a job on which the model failed."""
+    from scanseg.faults import device_is_lost, lacks_memory
+
+    if lacks_memory(error):
+        message = "this photo with these words needs more memory than there is: shrink it"
+        return {"status": 413, "message": message}
+    head = {"status": 500, "message": f"{type(error).__name__}: {error}"}
+    return {**head, "last": True} if device_is_lost(error) else head
 
 
 def with_unknown_below(result: Segmentation, threshold: float) -> Segmentation:

@@ -143,13 +143,21 @@ def _check_origin(headers: Headers, host: str) -> None:
     """Refuse what another site's page makes a browser send; programs send neither header."""
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "none")
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    foreign = origin is not None and _address(origin) != host.lower()
     if foreign or site not in ("same-origin", "none"):
         raise Refusal(
             403,
             "a page of another site may not send photos here",
             "use the server's own page, or a program",
         )
+
+
+def _address(origin: str) -> str | None:
+    """Host and port of an origin; ``None`` if it is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 class _Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 
 from scanseg.contracts import InputError
@@ -59,6 +60,9 @@ class ServeLimits:
         return PhotoLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes)
 
 
+_EXAMPLES = re.compile(r"""\[[^]]*\]|\{.*\}|"[^"]*"|(?<!\w)'[^']*'""")
+
+
 class Refusal(Exception):  # noqa: N818  (an answer, not a fault)
     """A request that is answered with an error.
 
@@ -77,9 +81,15 @@ class Refusal(Exception):  # noqa: N818  (an answer, not a fault)
 
     @classmethod
     def of(cls, status: int, message: str) -> Refusal:
-        """From a message such as "the image has 9 pixels: enlarge it", cut at its last colon."""
-        error, colon, hint = message.rpartition(": ")
-        return cls(status, error, hint) if colon else cls(status, message)
+        """From a message such as "the image has 9 pixels: enlarge it", cut at its last colon.
+
+        Colons in brackets or quotes, as in examples, do not count, and a quotation is no hint.
+        """
+        bare = _EXAMPLES.sub(lambda found: "_" * len(found[0]), message)
+        cut = bare.rfind(": ")
+        if cut < 0 or not bare[cut + 2 :].strip("_. "):
+            return cls(status, message)
+        return cls(status, message[:cut], message[cut + 2 :])
 
     @property
     def body(self) -> dict[str, str]:

@@ -184,6 +184,8 @@ class Worker:
             ) from None
         except InputError as error:
             raise Refusal.of(503, str(error)) from error
+        if head.get("last"):  # the engine has ended with this answer
+            self._restart("died")
         if head["status"] != 200:
             refusal = Refusal.of(head["status"], head["message"])
             if head["status"] == 500:
