@@ -123,8 +123,9 @@ def batch(
         readers=readers,
         shard_size=shard_size,
         limit=limit,
-        lease=lease,
     )
+    if not 0 <= lease <= _MOST:
+        raise InputError(f"--lease must lie between 0 and {_MOST:,} seconds, not {lease}")
     if address is not None and engine != "ray":
         raise InputError("--address is of a Ray cluster: add --engine ray")
     if labels is None and labels_file is None:
@@ -351,11 +352,11 @@ def _team(processes: int | None, devices: str) -> list[str]:
     return [named[i % len(named)] for i in range(count)]
 
 
-def _check_counts(**options: float | None) -> None:
+def _check_counts(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and not 1 <= value <= _MOST:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} must lie between 1 and {_MOST:,}, not {value}")
+            raise InputError(f"{option} must be at least 1 and at most {_MOST:,}, not {value}")
 
 
 def _cores() -> int:
