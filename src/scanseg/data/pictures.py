@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from scanseg.contracts import InputError
+from scanseg.rgb import ORIENTATION, to_rgb, upright
 
 MAX_PIXELS = 120_000_000
 """Largest photo or label map that is decoded."""
@@ -35,16 +36,6 @@ _MOST_SCANS = 200  # of a progressive JPEG; encoders make about ten, and each co
 _STRIP_PIXELS = 2**22
 _GREY, _COLOUR, _PALETTE = 0, 2, 3  # colour types of the PNG header
 _UNDEFINED = -2
-_ORIENTATION = 0x0112
-_UPRIGHT = {  # EXIF orientation -> what brings the stored picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -150,13 +141,12 @@ def decode_pixels(data: bytes, source: str | Path) -> np.ndarray:
 def read_upright(path: Path) -> np.ndarray:
     """A photo as it is looked at -> (H, W, 3) uint8 RGB.
 
-    Upright, on white where it is transparent, deep grey scaled: the pixels that
-    ``scanseg.formats.photos.read_photo`` gives, which this room may not import.
+    The pixels that ``scanseg.formats.photos.read_photo`` gives.
 
     Raises:
         InputError: missing, damaged, too large, or grey values that are no 16-bit numbers.
     """
-    return _decode(read_bytes(path), path, _seen)
+    return _decode(read_bytes(path), path, lambda picture: to_rgb(upright(picture), []))
 
 
 def picture_size(path: Path) -> tuple[int, int, int]:
@@ -164,7 +154,7 @@ def picture_size(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
-            orientation = picture.getexif().get(_ORIENTATION, 1)
+            orientation = picture.getexif().get(ORIENTATION, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # decoders raise many kinds of error on hostile bytes
@@ -268,40 +258,6 @@ def _pixels(picture: Image.Image, mode: str | None = None) -> np.ndarray:
             pixels = np.empty((height, *rows.shape[1:]), rows.dtype)
         pixels[top : top + step] = rows
     return pixels
-
-
-def _seen(picture: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of a loaded picture as it is looked at."""
-    try:
-        turn = _UPRIGHT.get(int(picture.getexif().get(_ORIENTATION, 1)))
-    except Exception:  # a broken EXIF block does not spoil the picture
-        turn = None
-    upright = picture if turn is None else picture.transpose(turn)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        return np.repeat(_deep_grey(np.asarray(upright))[..., None], 3, axis=2)
-    if not upright.has_transparency_data:
-        return _pixels(upright, "RGB")
-    step = max(1, _STRIP_PIXELS // upright.width)
-    pixels = np.empty((upright.height, upright.width, 3), np.uint8)
-    for top in range(0, upright.height, step):
-        box = (0, top, upright.width, min(top + step, upright.height))
-        strip = upright.crop(box).convert("RGBA")
-        white = Image.new("RGBA", strip.size, "white")
-        pixels[top : top + step] = np.asarray(Image.alpha_composite(white, strip).convert("RGB"))
-    return pixels
-
-
-def _deep_grey(values: np.ndarray) -> np.ndarray:
-    """(H, W) grey of 8, 10, 12 or 16 bits, whichever is the least that holds it -> uint8."""
-    if values.dtype.kind not in "iu" or int(values.min()) < 0 or int(values.max()) > 65535:
-        raise ValueError("grey values that are no 16-bit numbers, save it as an 8-bit PNG")
-    top = next(2**bits - 1 for bits in (8, 10, 12, 16) if int(values.max()) < 2**bits)
-    grey = np.empty(values.shape, np.uint8)
-    step = max(1, _STRIP_PIXELS // values.shape[1])
-    for row in range(0, len(values), step):
-        rows = values[row : row + step].astype(np.uint32)
-        grey[row : row + step] = (rows * 255 + top // 2) // top
-    return grey
 
 
 def _check_pixels(width: int, height: int, source: str | Path) -> None:
