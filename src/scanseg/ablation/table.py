@@ -142,7 +142,8 @@ class AblationTable:
             "deviation over seeds; union: classes in truth or prediction, present: in the truth. "
             f"Difference: points of union against {suite.base.name} with a 95 % interval and p, "
             f"by a paired bootstrap over images ({suite.replicates} replicates), the counts of "
-            "all seeds added up; it says nothing about other seeds. Paper: SCAN ViT-L as "
+            "all seeds added up, so it is not quite that of the means, and it says nothing about "
+            "other seeds. Paper: SCAN ViT-L as "
             "printed, trained on COCO-Stuff; three numbers are ADE-150 / ADE-847 / PC-59. Only "
             "comparable with a run of that size on that data."
         )
