@@ -144,6 +144,17 @@ def test_what_fills_the_braces_of_a_command() -> None:
         make_plan(load_suite("mini_table4", PLACES[1:], root="data"))
 
 
+def test_which_python_runs_a_command_does_not_make_another_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = []
+    for python in (sys.executable, "/elsewhere/python3.12"):
+        monkeypatch.setattr(sys, "executable", python)
+        plan = make_plan(load_suite("mini_table3", PLACES, root="data"))
+        keys.append([piece.key for piece in plan.pieces])
+    assert keys[0] == keys[1]
+
+
 def test_withheld_words_are_withheld_from_every_row() -> None:
     suite = load_suite("mini_withheld", PLACES, root="data")
     withheld = ", ".join(suite.unseen)

@@ -99,8 +99,9 @@ class CommandTrainer:
         self.config = config
 
     def resolve(self, settings: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
-        """The words; folder and seed are left open."""
-        return {"command": self._words(settings, "{seed}", "{output}"), "model": self.config.model}
+        """The words; folder, seed and which Python runs them are left open."""
+        words = [self._fill(word, settings, "{seed}", "{output}") for word in self.config.command]
+        return {"command": words, "model": self.config.model}
 
     def train(
         self, settings: Mapping[str, Any], seed: int, output: Path, progress: Progress

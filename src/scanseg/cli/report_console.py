@@ -128,12 +128,12 @@ def print_section(section: Section) -> None:
         drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for column, title in enumerate(part.head):
             text = column == 0 or column in part.text
+            words = [word for row in (part.head, *part.rows) for word in row[column].split()]
             drawn.add_column(
                 Text(title),
                 justify="left" if text else "right",
-                overflow="fold",
-                no_wrap=not text,
-                min_width=_LEAST_WIDTH if text else None,
+                overflow="fold",  # in narrow terminals, between words: numbers stay whole
+                min_width=_LEAST_WIDTH if text else max(map(len, words), default=0),
             )
         for row in part.rows:
             drawn.add_row(*map(Text, row))
