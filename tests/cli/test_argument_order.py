@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from scanseg.cli.argument_order import options_first
+from scanseg.contracts import InputError
 
 
 @pytest.fixture
@@ -49,3 +50,10 @@ def test_argparse_understands_the_result(parser: argparse.ArgumentParser) -> Non
     assert found.inputs == ["a.jpg", "cat", "dog"]
     assert found.device == "cpu"
     assert found.json
+
+
+@pytest.mark.parametrize("word", ["-5", "- dash", "-a b"])
+def test_words_with_a_dash_are_named(parser: argparse.ArgumentParser, word: str) -> None:
+    with pytest.raises(InputError, match="begins with a dash: put -- before"):
+        options_first(parser, ["photo.jpg", word])
+    assert options_first(parser, ["photo.jpg", "--", word])[-1] == word

@@ -141,9 +141,9 @@ def test_results_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     assert segment("clip.mp4", "cup") == 2
     assert "clip.jsonl exists: use --skip-existing to go on with it" in capsys.readouterr().err
     assert segment("clip.mp4", "table", "--skip-existing") == 2
-    assert "was made with another labels: use --overwrite" in capsys.readouterr().err
+    assert "was made with different labels: use --overwrite" in capsys.readouterr().err
     assert segment("clip.mp4", "cup", "--skip-existing", "--every", "2") == 2
-    assert "was made with another every" in capsys.readouterr().err
+    assert "was made with different every" in capsys.readouterr().err
     assert segment("clip.mp4", "table", "--overwrite", "--every", "2", "--quiet") == 0
     assert [f["frame"] for f in lines()[1:]] == [0, 2, 4]
     Path("scanseg_output/clip.jsonl").write_text("hello\n")

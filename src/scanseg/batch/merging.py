@@ -54,7 +54,7 @@ def merge_jobs(
             raise InputError(f"{folder} holds WebDataset archives: they are joined by listing them")
         common = [{k: v for k, v in r.items() if k not in _PER_JOB} for r in (runs[0], run)]
         if (name := first_difference(*common)) is not None:
-            raise InputError(f"{folders[0]} and {folder} were made with another {name}")
+            raise InputError(f"{folders[0]} and {folder} were made with different {name}")
     plans = [Plan(folder) for folder in folders]
     for folder, plan in zip(folders, plans, strict=True):
         missing = plan.shards - len(done_shards(folder))

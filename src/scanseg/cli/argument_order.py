@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import deque
 from collections.abc import Sequence
+
+from scanseg.contracts import InputError
 
 
 def options_first(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -12,6 +15,9 @@ def options_first(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
 
     argparse gives a positional list only the arguments that stand together; with this, words may
     follow options. What comes after a ``--`` is never taken for an option.
+
+    Raises:
+        InputError: a word that begins with a dash stands before any ``--``.
     """
     if all(action.option_strings for action in parser._actions):
         return list(arguments)  # nothing but options; one of them may take several values
@@ -26,8 +32,10 @@ def options_first(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         if not argument.startswith("-") or argument == "-":
             others.append(argument)
             continue
-        options.append(argument)
         values = _values(parser, argument)
+        if values == 0 and re.fullmatch(r"-\d.*|-\s.*|-[^-=]*\s.*", argument):  # no option at all
+            raise InputError(f"{argument!r} begins with a dash: put -- before words that do")
+        options.append(argument)
         if values is None and rest:
             options.append(rest.popleft())
         while values == "+" and rest and not rest[0].startswith("-"):

@@ -173,6 +173,8 @@ def _expand(argument: str, recursive: bool, output: Path) -> tuple[Path, list[Pa
         photos = _images_in(path, recursive, _inside(root, output))
         if not photos:
             deeper = "" if recursive else "; --recursive looks into its folders too"
+            if any(is_video(file.name) for file in path.iterdir()):
+                deeper += "; it has videos: give them by name"
             raise InputError(f"the folder {argument} has no photos in it{deeper}")
         return root, photos
     if path.exists():

@@ -206,6 +206,8 @@ def segment(
         exports.check(photos, folder, may_replace=overwrite or skip_existing)
         photos, plan, kept = _left_to_do(asked, folder, overwrite, skip_existing, exports, report)
 
+    if words and len(vocabulary) == 1 and "," in vocabulary.names[0]:
+        report.remark(f'one word: {vocabulary.names[0]!r}; for several, use --labels "cat, dog"')
     alone = report.total == 1
     first = _read(photos[0]) if alone and photos else None  # a bad one should fail at once
     segmenter, settings = load()

@@ -326,7 +326,7 @@ def _resume(journal: Path, about: Mapping[str, Any]) -> tuple[int, int, int]:
             differs = [k for k, v in json.loads(json.dumps(about)).items() if value.get(k) != v]
             if differs:
                 raise InputError(
-                    f"{journal} was made with another {differs[0]}: use --overwrite, or another "
+                    f"{journal} was made with different {differs[0]}: use --overwrite, or another "
                     "--output"
                 )
         else:

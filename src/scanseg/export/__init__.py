@@ -107,6 +107,7 @@ def export_onnx(
     graph = MethodGraph(segmenter, chosen).eval()
     vocabulary = None if words is None else Vocabulary.of(words)
     size = size or _usual_size(segmenter)
+    pictures = [read_photo(photo) for photo in photos] or _examples()  # before the long work
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "export"
@@ -133,7 +134,7 @@ def export_onnx(
             file.write(NOTICE_TEXT.format(preset=segmenter.recipe.name).encode())
         _describe(segmenter, chosen, made, size, text, precision, merging)
         tell("comparing with torch")
-        found = _measure(segmenter, chosen, made, vocabulary, photos)
+        found = _measure(segmenter, chosen, made, vocabulary, pictures)
         write_json(made / PARITY, found)
         if folder.exists():
             shutil.rmtree(folder)
@@ -310,7 +311,7 @@ def _measure(
     settings: InferenceSettings,
     folder: Path,
     vocabulary: Vocabulary | None,
-    photos: Sequence[PhotoSource],
+    pictures: Sequence[Photo],
 ) -> dict[str, Any]:
     from scanseg.runtime_onnx import OnnxSegmenter
 
@@ -319,7 +320,6 @@ def _measure(
         half = list(vocabulary.names)[: max(1, len(vocabulary) // 2)]
         lists = [vocabulary, half]
     runner = OnnxSegmenter(folder)
-    pictures = [read_photo(p) for p in photos] or _examples()
     return report(
         [compare(segmenter, runner, settings, p, words) for p in pictures for words in lists]
     )
