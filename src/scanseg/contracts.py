@@ -25,7 +25,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -223,9 +223,8 @@ class InferenceSettings:
             object.__setattr__(self, "shift_layers", tuple(int(i) for i in self.shift_layers))
 
     def _check_types(self) -> None:
-        kinds = get_type_hints(type(self))
-        for name in (f.name for f in fields(self)):
-            value, kind = getattr(self, name), kinds[name]
+        for name, kind in _setting_kinds().items():
+            value = getattr(self, name)
             if kind is bool and not isinstance(value, bool):
                 raise InputError(f"{name} must be true or false, not {value!r}")
             whole = kind in (int, int | None)
@@ -253,6 +252,12 @@ class InferenceSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@cache
+def _setting_kinds() -> dict[str, Any]:
+    """Types of the settings by name; settings are made for every call with a threshold."""
+    return get_type_hints(InferenceSettings)
 
 
 _CHOICES: dict[str, Any] = {

@@ -180,10 +180,12 @@ def parser_for(function: Command, program: str) -> Any:
     import docstring_parser
     from jsonargparse import ArgumentParser
 
-    from scanseg.cli.help_text import HelpFormatter, described, placeholder
+    from scanseg.cli.help_text import HelpFormatter, described, metavar
+    from scanseg.cli.settings_options import given_settings
 
     text = docstring_parser.parse(inspect.getdoc(function) or "")
-    texts = {p.arg_name: p.description or "" for p in text.params}
+    common = docstring_parser.parse(inspect.getdoc(given_settings) or "")
+    texts = {p.arg_name: p.description or "" for p in (*common.params, *text.params)}
     hints = get_type_hints(function)
     parser = ArgumentParser(
         prog=program,
@@ -197,7 +199,7 @@ def parser_for(function: Command, program: str) -> Any:
         positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
         help_text = described(texts.get(name, ""), None if positional else default)
         option = "--" + name.rstrip("_").replace("_", "-")  # as_ becomes --as
-        shown = placeholder(kind)
+        shown = metavar(kind)
         if positional:
             many = str(kind).startswith("list[")
             parser.add_argument(

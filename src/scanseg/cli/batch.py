@@ -103,19 +103,6 @@ def batch(
         quiet: no progress
         unknown_below: pixels of lower confidence become unknown, 0 to 1
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
-        semantics: where paper and released code differ, which to follow (default: the model's)
-        branches: which classifiers speak: embedding (of the proposals), clip (of the regions), both
-            (default: the model's)
-        ensemble_weight: weight of the region classifier, 0 to 1 (default: the model's; of embedded
-            it is that for words like those it was taught)
-        mask_threshold: probability above which a pixel belongs to a region, 0 to 1 (default: the
-            model's; masks of embedded are 0 or 1)
-        log_fusion: fuse in log space (for very large vocabularies)
-        shift_source: what contextual shift puts in place of background tokens; none: no shift
-            (default: the model's; embedded has no shift)
-        shift_ratio: share of the background tokens that contextual shift replaces, 0 to 1 (default:
-            the model's)
-        shift_seed: seed of the choice of these tokens (default: 0)
     """
     _check_counts(
         processes=processes,

@@ -81,19 +81,6 @@ def evaluate(
         device: auto, cpu, cuda, mps, cuda:1 ...
         mode: exact, bf16 (region classifier in bfloat16) or fast (that, and approximations)
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
-        semantics: where paper and released code differ, which to follow (default: the model's)
-        branches: which classifiers speak: embedding (of the proposals), clip (of the regions), both
-            (default: the model's)
-        ensemble_weight: weight of the region classifier, 0 to 1 (default: the model's; of embedded
-            it is that for words like those it was taught)
-        mask_threshold: probability above which a pixel belongs to a region, 0 to 1 (default: the
-            model's; masks of embedded are 0 or 1)
-        log_fusion: fuse in log space (for very large vocabularies)
-        shift_source: what contextual shift puts in place of background tokens; none: no shift
-            (default: the model's; embedded has no shift)
-        shift_ratio: share of the background tokens that contextual shift replaces, 0 to 1 (default:
-            the model's)
-        shift_seed: seed of the choice of these tokens (default: 0)
         words: what the model is asked for: official (names as the benchmark writes them, such as
             "building, edifice") or plain (one word group each)
         only: file with image keys, one per line: evaluate these and no others

@@ -56,19 +56,10 @@ def export(
         overwrite: replace an export that exists
         json: print the parity report as JSON
         operating_point: the released settings for a benchmark (ade150, pc59 ...) of vit_b and vit_l
-        semantics: where paper and released code differ, which to follow (default: the model's)
-        branches: which classifiers speak: embedding (of the proposals), clip (of the regions), both
-            (default: the model's)
         ensemble_weight: weight of the region classifier, 0 to 1; may be changed at run time
             (default: the model's)
-        mask_threshold: probability above which a pixel belongs to a region, 0 to 1 (default: the
-            model's; masks of embedded are 0 or 1)
-        log_fusion: fuse in log space (for very large vocabularies)
         shift_source: what contextual shift puts in place of background tokens (default: the
             model's)
-        shift_ratio: share of the background tokens that contextual shift replaces, 0 to 1 (default:
-            the model's)
-        shift_seed: seed of the choice of these tokens (default: 0)
     """
     if labels is not None and labels_file is not None:
         raise InputError("--labels and --labels-file exclude each other: choose one")

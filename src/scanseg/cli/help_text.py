@@ -18,7 +18,7 @@ class HelpFormatter(DefaultHelpFormatter):
         return action.help or ""
 
 
-def placeholder(kind: Any) -> str | None:
+def metavar(kind: Any) -> str | None:
     """What stands for a value: ``N``, ``NUMBER``, ``PATH`` or ``{a,b}``.
 
     ``None``: the option's name says it.

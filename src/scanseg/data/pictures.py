@@ -144,7 +144,7 @@ def read_upright(path: Path) -> np.ndarray:
     The pixels that ``scanseg.formats.photos.read_photo`` gives.
 
     Raises:
-        InputError: missing, damaged, too large, or grey values that are no 16-bit numbers.
+        InputError: missing, damaged or too large.
     """
     return _decode(read_bytes(path), path, lambda picture: to_rgb(upright(picture), []))
 

@@ -62,11 +62,7 @@ class Vocabulary:
         background: Iterable[str] | None = None,
         templates: Iterable[str] | None = None,
     ) -> None:
-        if isinstance(names, Mapping):
-            given = [(k, _listed(v, f"synonyms of {k!r}")) for k, v in names.items()]
-        else:
-            given = []
-        given += [(k, _listed(v, f"synonyms of {k!r}")) for k, v in (synonyms or {}).items()]
+        own_synonyms = names if isinstance(names, Mapping) else {}
         labels = _unique(_listed(names, "labels"))
         if not labels:
             raise InputError('no labels: pass at least one word, for example ["cat"]')
@@ -74,11 +70,13 @@ class Vocabulary:
             raise InputError(f"{len(labels)} labels are too many: at most {MAX_LABELS}")
         known = {_key(name): name for name in labels}
         others: dict[str, tuple[str, ...]] = {}
-        for name, words in given:  # a label may come twice, in another case
+        for name, words in (*own_synonyms.items(), *(synonyms or {}).items()):
             if _key(_clean(name)) not in known:
                 raise InputError(f"synonyms given for {name!r}, which is not among the labels")
             own = known[_key(_clean(name))]
-            extra = [w for w in _unique([*others.get(own, ()), *words]) if _key(w) != _key(own)]
+            more = _listed(words, f"synonyms of {name!r}")
+            together = _unique([*others.get(own, ()), *more])  # a label may come twice
+            extra = [w for w in together if _key(w) != _key(own)]
             if len(extra) > MAX_SYNONYMS:
                 raise InputError(f"{name!r} has {len(extra)} synonyms: at most {MAX_SYNONYMS}")
             if extra:
