@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -15,6 +16,31 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402  (after the environment is set)
+
+SUITE_WRITES = 3.0
+"""GiB that the whole suite has in the temporary folder at its peak (2.6 were seen)."""
+
+
+def _free() -> float:
+    """GiB left in the temporary folder."""
+    return shutil.disk_usage(tempfile.gettempdir()).free / 2**30
+
+
+_FREE_AT_START = _free()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
+) -> None:
+    """A full disk shows in many ways (torch says "unexpected pos"): say it in plain words."""
+    least = min(_FREE_AT_START, _free())
+    if exitstatus and least < SUITE_WRITES:
+        terminalreporter.write_line(
+            f"{tempfile.gettempdir()} had {least:.1f} GiB left and the suite writes up to "
+            f"{SUITE_WRITES:g}: free some, or set TMPDIR to a folder with more",
+            yellow=True,
+        )
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
