@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 DOCS_SITE ?= site
 
 .PHONY: help install demo examples test check lint format docs bench bench-batch nouns fuzz endurance serve \
-	parity-l train-embedded train-masks study clean
+	parity-l train-embedded train-affinity train-masks study clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +51,7 @@ serve: install  ## a web page and a REST interface on this machine (ARGS="--port
 
 HEADS := 0:2200 1:800# seed:steps of the heads that make the ensemble: two or more, seeds that differ
 
-train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false] [HEADS="seed:steps ..."] [THREADS=2]
+train-embedded: install  ## train the two heads, join them, and train the affinities: DATA=dir TEACHERS=dir WORK=dir [RECIPE=default|permissive] [HOLD_OUT=true|false] [HEADS="seed:steps ..."] [THREADS=2]
 	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ai-edge-litert
 	for run in $(HEADS); do \
@@ -61,6 +61,13 @@ train-embedded: install  ## train the two heads and join them: DATA=dir TEACHERS
 	done
 	$(BIN)/python -m scanseg.training.head_ensemble --output "$(WORK)/embedded_head.safetensors" \
 	    --heads "[$$(for run in $(HEADS); do echo "$(WORK)/head_$${run%:*}.safetensors"; done | paste -sd, -)]"
+	$(MAKE) train-affinity
+
+train-affinity: install  ## train which cells show the same kind of thing: DATA=dir TEACHERS=dir WORK=dir [RECIPE=...] [HOLD_OUT=...] [THREADS=2]
+	@test -n "$(DATA)" -a -n "$(TEACHERS)" -a -n "$(WORK)" || { echo "make: set DATA, TEACHERS and WORK (model_cards/embedded_head.md)"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ai-edge-litert
+	$(BIN)/python -m scanseg.training.embedded_affinity --data "$(DATA)" --teachers "$(TEACHERS)" --work "$(WORK)" \
+	    --recipe "$(or $(RECIPE),default)" --hold_out "$(or $(HOLD_OUT),true)" --threads $(or $(THREADS),2)
 
 train-masks: install  ## train the mask decoder of the embedded tower: DATA=dir WORK=dir [RECIPE=...] [HOLD_OUT=...]
 	@test -n "$(DATA)" -a -n "$(WORK)" || { echo "make: set DATA and WORK (docs/results/embedded_head.md)"; exit 2; }

@@ -4,8 +4,9 @@
 
 The tests use no photo that a held-out run was trained on: the 133 COCO names and everyday scene
 words on fully labelled photos, the 20 VOC names with decoys for the background, CamVid's 11 names,
-and withheld words if the head was trained without some. For each: head alone, ConSE alone, and
-their geometric ensemble; with ``--teachers`` also the scene teacher on the everyday words.
+and withheld words if the head was trained without some. For each: the head with its affinities
+(``--affinity none``: without) alone, ConSE alone, and their geometric ensemble; with ``--teachers``
+also the scene teacher on the everyday words.
 With ``--public`` everything goes through ``Segmenter`` instead, as a user's call does: proposals,
 both branches, decoys for whatever none of the words explains, full resolution, 95 % intervals over
 photos; and, for the VOC names, whether a word that is (not) in the photo is said to be there.
@@ -187,8 +188,11 @@ def tests(
 class Embedder:
     """Encoder and head on a photo, and words as text embeddings; words are kept."""
 
-    def __init__(self, encoder: EmbeddedEncoder, head: TrainedHead, long_side: int) -> None:
+    def __init__(
+        self, encoder: EmbeddedEncoder, head: TrainedHead, segmenter: Segmenter, long_side: int
+    ) -> None:
         self.encoder, self.trained, self.long_side = encoder, head, long_side
+        self.proposals, self.layers = segmenter.proposals, segmenter.recipe.token_layers
         self.known: dict[str, Tensor] = {}
         self.seen: dict[Path, tuple[Tensor, Tensor, tuple[float, float]]] = {}
 
@@ -222,11 +226,11 @@ class Embedder:
         scale = self.long_side / max(photo.size)
         size = (round(photo.size[0] * scale), round(photo.size[1] * scale))
         pixels = torch.from_numpy(np.array(photo.resize(size, Image.Resampling.BICUBIC)))
-        tokens = self.encoder.encode_image(pixels.permute(2, 0, 1)[None], layers=(1,))
+        tokens = self.encoder.encode_image(pixels.permute(2, 0, 1)[None], layers=self.layers)
         assert tokens.dense is not None
         rows, columns = tokens.grids[1]
         share = (size[1] / (rows * 8), size[0] / (columns * 8))
-        return self.trained.head(tokens), tokens.dense, share
+        return self.proposals.dense_map(tokens)[0], tokens.dense, share
 
 
 def at_points(
@@ -380,6 +384,9 @@ def main() -> None:
     parser.add_argument(
         "--withheld", nargs="*", help="words to score as withheld (default: the head's own)"
     )
+    parser.add_argument(
+        "--affinity", help='a trained affinity network, or "none" (default: the shipped one)'
+    )
     parser.add_argument("--tests", nargs="*", help="names of tests (default: all)")
     parser.add_argument("--rules", choices=("few", "grid", "decoys"), default="few")
     parser.add_argument("--json", type=Path, help="write every IoU here")
@@ -388,6 +395,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     trained = load_dense_head(arguments.head)
+    affinity = True if arguments.affinity is None else Path(arguments.affinity)
+    segmenter = presets.embedded(
+        arguments.head, affinity=False if arguments.affinity == "none" else affinity
+    )
     base = Rule(head=trained.scale)
     if arguments.rules == "few":
         weights = ((0.0, 0.0), (1.0, 1.0), (0.05, 0.7), (0.15, 0.7))
@@ -406,7 +417,6 @@ def main() -> None:
     own = [set(note.get("config", {}).get("withheld", ())) for note in notes]
     withheld = arguments.withheld or sorted(set.intersection(*own))
     if arguments.public:
-        segmenter = presets.embedded(arguments.head)
         usual = segmenter.recipe
         changes = {name: json.loads(v) for name, v in (c.split("=") for c in arguments.settings)}
         usual = replace(usual, settings=usual.settings.replace(**changes))
@@ -439,7 +449,8 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
         return
-    embedder = Embedder(EmbeddedEncoder(), trained, arguments.long_side or LONG_SIDE)
+    side = arguments.long_side or LONG_SIDE
+    embedder = Embedder(EmbeddedEncoder(), trained, segmenter, side)
     record: dict[str, dict[str, object]] = {}
     for test in tests(arguments.data, arguments.camvid_step, withheld, arguments.camvid_split):
         if arguments.tests and test.name not in arguments.tests:

@@ -220,23 +220,29 @@ REGION_RESIZE = 0.6
 """Size of the photo that the embedded preset reads regions from (decision 119)."""
 
 
-def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter:
+def embedded(
+    head: Path | None = None, decoder: Path | None = None, affinity: Path | bool = True
+) -> Segmenter:
     """The offline default: packaged towers, superpixel proposals, the trained dense head.
 
     Args:
         head: a trained head's file in place of the shipped one.
+        affinity: whether cells of the same kind speak together, or a trained network's file in
+            place of the shipped one.
         decoder: a trained mask decoder's file: its masks stand beside the superpixels. None is
             shipped (``docs/results/embedded_head.md`` tells why).
     """
     from scanseg.encoders.embedded import EmbeddedEncoder
+    from scanseg.proposals.affinity import LAYERS, load_affinity
     from scanseg.proposals.dense_head import load_dense_head
     from scanseg.proposals.superpixels import SuperpixelProposals
 
     trained = load_dense_head(head)
-    proposals: Any = SuperpixelProposals(trained.head)
-    layers: tuple[int, ...] = (1,)
+    gathers = load_affinity(None if affinity is True else affinity) if affinity else None
+    proposals: Any = SuperpixelProposals(trained.head, affinity=gathers)
+    layers: tuple[int, ...] = (1,) if gathers is None else LAYERS
     if decoder is not None:
-        from scanseg.proposals.mask_decoder import LAYERS, DecodedProposals, load_mask_decoder
+        from scanseg.proposals.mask_decoder import DecodedProposals, load_mask_decoder
 
         layers = LAYERS
         proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
@@ -256,7 +262,7 @@ def embedded(head: Path | None = None, decoder: Path | None = None) -> Segmenter
             sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.1, unseen_weight=0.7, shift_source="none", dense_weight=3.0
+                ensemble_weight=0.1, unseen_weight=0.7, shift_source="none", dense_weight=12.0
             ),
         ),
     )

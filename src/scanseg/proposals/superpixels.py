@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError, Proposals
+from scanseg.proposals.affinity import Affinity
 from scanseg.proposals.dense_head import DenseHead, HeadEnsemble
 from scanseg.proposals.region_merging import RegionMerging
 
@@ -34,6 +35,7 @@ class SuperpixelProposals(nn.Module):
         self,
         head: DenseHead | HeadEnsemble | None = None,
         *,
+        affinity: Affinity | None = None,
         cuts: tuple[int, ...] = (8, 24, 72),
         superpixels: int = 320,
         compactness: float = 16.0,
@@ -41,7 +43,9 @@ class SuperpixelProposals(nn.Module):
         work_side: int = 400,
     ) -> None:
         super().__init__()
-        self.head = head
+        if affinity is not None and head is None:
+            raise InputError("affinities gather a head's embeddings: pass a head too")
+        self.head, self.affinity = head, affinity
         self.merging = RegionMerging(
             cuts=cuts,
             superpixels=superpixels,
@@ -73,7 +77,8 @@ class SuperpixelProposals(nn.Module):
     def dense_map(self, context: ClipTokens) -> tuple[Tensor, int]:
         """The map on which regions are merged, (B, D, g_y, g_x), and its stride in pixels."""
         if self.head is not None:
-            return self.head(context), 8
+            dense = self.head(context)
+            return dense if self.affinity is None else self.affinity(context, dense), 8
         if context.dense is None:
             raise InputError("superpixel proposals need an encoder with a dense map (embedded)")
         return context.dense, 32

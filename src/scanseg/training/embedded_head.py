@@ -568,11 +568,11 @@ def tables(config: HeadConfig) -> dict[str, Sequence[Sequence[str]]]:
     return every
 
 
-def chosen_photos(config: HeadConfig) -> list[Photo]:
-    """The photos of the recipe, thinned out as ``EVERY`` says."""
+def chosen_photos(data: Path, recipe: Recipe, *, hold_out: bool) -> list[Photo]:
+    """The photos of a recipe (``training_photos``), thinned out as ``EVERY`` says."""
     seen: dict[str, int] = {}
     chosen = []
-    for photo in training_photos(config.data, config.recipe, hold_out=config.hold_out):
+    for photo in training_photos(data, recipe, hold_out=hold_out):
         number = seen.get(photo.source, 0)
         seen[photo.source] = number + 1
         if number % EVERY.get(photo.source, 1) == 0:
@@ -592,7 +592,7 @@ def train(config: HeadConfig) -> Path:
     """
     torch.set_num_threads(config.threads)
     encoder = EmbeddedEncoder()
-    photos = chosen_photos(config)
+    photos = chosen_photos(config.data, config.recipe, hold_out=config.hold_out)
     log.info("recipe %s: %d photos", config.recipe, len(photos))
     make_votes(photos, config.teachers, config.work)
     own = {teacher: something_else(teacher) for teacher in FIRST_CLASS}
