@@ -4,9 +4,9 @@
 
 The tests use no photo that a held-out run was trained on: the 133 COCO names and everyday scene
 words on fully labelled photos, the 20 VOC names with decoys for the background, CamVid's 11 names,
-and withheld words if the head was trained without some. For each: the head with its affinities
-(``--affinity none``: without) alone, ConSE alone, and their geometric ensemble; with ``--teachers``
-also the scene teacher on the everyday words.
+clothes and parts of persons, and withheld words if the head was trained without some. For each: the
+head with its affinities (``--affinity none``: without) alone, ConSE alone, and their geometric
+ensemble; with ``--teachers`` also the scene teacher on the everyday words.
 With ``--public`` everything goes through ``Segmenter`` instead, as a user's call does: proposals,
 both branches, decoys for whatever none of the words explains, full resolution, 95 % intervals over
 photos; and, for the VOC names, whether a word that is (not) in the photo is said to be there.
@@ -40,6 +40,7 @@ from scanseg.training.head_vocabularies import COCO133, VOCABULARIES
 from scanseg.training.teachers import Teacher
 
 LONG_SIDE = 640
+CLOTHING_STEP = 4
 EVERYDAY = {
     "sky": ("sky",),
     "building": ("building", "house"),
@@ -167,6 +168,16 @@ def tests(
         alone[unseen] = np.arange(len(unseen))
         only = [(path, alone[truth]) for path, truth in every]
         yield Test("withheld alone", list(withheld), [], only)
+
+    clothing = data / "clothing_coparsing"
+    listed = (clothing / "splits" / "test.txt").read_text(encoding="utf-8").split()
+    table = (clothing / "classes.txt").read_text(encoding="utf-8").splitlines()
+    parts = []
+    for stem in listed[::CLOTHING_STEP]:
+        truth = np.array(Image.open(clothing / "labels" / f"{stem}.png"))
+        truth[truth == 0] = 255  # background names no kind of thing
+        parts.append((clothing / "images" / f"{stem}.jpg", truth))
+    yield Test("parts of persons", [line.split("\t")[1] for line in table], [], parts)
 
     camvid = data / "camvid"
     listed = (camvid / "splits" / f"{camvid_split}.txt").read_text(encoding="utf-8").split()
@@ -387,6 +398,8 @@ def main() -> None:
     parser.add_argument(
         "--affinity", help='a trained affinity network, or "none" (default: the shipped one)'
     )
+    parser.add_argument("--sharpness", type=float, help="of the affinities (default: the preset's)")
+    parser.add_argument("--share", type=float, help="of the gathered embeddings, likewise")
     parser.add_argument("--tests", nargs="*", help="names of tests (default: all)")
     parser.add_argument("--rules", choices=("few", "grid", "decoys"), default="few")
     parser.add_argument("--json", type=Path, help="write every IoU here")
@@ -399,6 +412,12 @@ def main() -> None:
     segmenter = presets.embedded(
         arguments.head, affinity=False if arguments.affinity == "none" else affinity
     )
+    gathers = segmenter.proposals.affinity
+    for name in ("sharpness", "share"):
+        if getattr(arguments, name) is not None:
+            if gathers is None:
+                parser.error(f"--{name} means nothing with --affinity none")
+            setattr(gathers, name, getattr(arguments, name))
     base = Rule(head=trained.scale)
     if arguments.rules == "few":
         weights = ((0.0, 0.0), (1.0, 1.0), (0.05, 0.7), (0.15, 0.7))

@@ -56,7 +56,7 @@ class Affinity(nn.Module):
         width: int = 128,
         features: int = 32,
         sharpness: float = 2.0,
-        share: float = 0.8,
+        share: float = 0.5,
     ) -> None:
         super().__init__()
         outline, fine, middle, coarse = vision_widths
