@@ -30,7 +30,7 @@ from torch import Tensor
 
 from scanseg import Segmenter, presets
 from scanseg.encoders.embedded import EmbeddedEncoder
-from scanseg.metrics.bootstrap import ImageCounts, bootstrap
+from scanseg.metrics.bootstrap import ImageCounts, bootstrap, paired_bootstrap
 from scanseg.metrics.confusion import PairCounts
 from scanseg.proposals.dense_head import TrainedHead, load_dense_head
 from scanseg.recipe import Resize
@@ -319,22 +319,11 @@ PRESENT_SHARE = 0.005
 """Share of the photo that a word must get to count as "it is there"."""
 
 
-def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
+def public(test: Test, segmenter: Segmenter, other: Segmenter | None = None) -> dict[str, object]:
     """A test through the public path: mIoU with its interval and how well the map says whether a
-    word is in the photo at all."""
+    word is in the photo at all; with another segmenter also the difference to its mIoU, paired."""
+    images, there = counted(test, segmenter)
     count = len(test.words)
-    pairs, there = [], np.zeros((2, 2), int)  # [said][true]
-    for path, truth in test.items:
-        found = segmenter(path, test.words).labels
-        said = np.where(found < 0, count, found)
-        keep = truth != 255
-        flat = said[keep] * (count + 1) + truth[keep].astype(np.int64)
-        matrix = np.bincount(flat, minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
-        pairs.append(PairCounts.from_dense(matrix))
-        for number in range(count):
-            share = (said == number).mean()
-            there[int(share >= PRESENT_SHARE), int((truth == number).any())] += 1
-    images = ImageCounts.stack(pairs)
 
     def miou(matrix: np.ndarray) -> dict[str, float]:
         return {"mIoU": float(np.nanmean(ious(matrix[: count + 1], test.with_others)))}
@@ -344,9 +333,14 @@ def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
     groups = {
         name: round(float(np.nanmean(every[ids])), 4) for name, ids in test.groups.items() if ids
     }
+    against = {}
+    if other is not None:
+        gain = paired_bootstrap(images, counted(test, other)[0], miou)["mIoU"]
+        against["gain"] = [round(x, 4) for x in (gain.difference, gain.low, gain.high)]
     return {
         "mIoU": round(interval.value, 4),
         "interval": [round(interval.low, 4), round(interval.high, 4)],
+        **against,
         "there": {
             "precision": round(float(there[1, 1] / max(1, there[1].sum())), 3),
             "recall": round(float(there[1, 1] / max(1, there[:, 1].sum())), 3),
@@ -358,6 +352,24 @@ def public(test: Test, segmenter: Segmenter) -> dict[str, object]:
             if not np.isnan(iou)
         },
     }
+
+
+def counted(test: Test, segmenter: Segmenter) -> tuple[ImageCounts, np.ndarray]:
+    """What the maps of a test's photos say: confusion matrices, and (2, 2) how many words are
+    [said to be][truly] in a photo."""
+    count = len(test.words)
+    pairs, there = [], np.zeros((2, 2), int)
+    for path, truth in test.items:
+        found = segmenter(path, test.words).labels
+        said = np.where(found < 0, count, found)
+        keep = truth != 255
+        flat = said[keep] * (count + 1) + truth[keep].astype(np.int64)
+        matrix = np.bincount(flat, minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
+        pairs.append(PairCounts.from_dense(matrix))
+        for number in range(count):
+            share = (said == number).mean()
+            there[int(share >= PRESENT_SHARE), int((truth == number).any())] += 1
+    return ImageCounts.stack(pairs), there
 
 
 def ious(matrix: np.ndarray, with_others: bool) -> np.ndarray:
@@ -397,6 +409,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--affinity", help='a trained affinity network, or "none" (default: the shipped one)'
+    )
+    parser.add_argument(
+        "--against-plain",
+        action="store_true",
+        help="with --public: the gain over the same without affinities, cells counting 3, paired",
     )
     parser.add_argument("--sharpness", type=float, help="of the affinities (default: the preset's)")
     parser.add_argument("--share", type=float, help="of the gathered embeddings, likewise")
@@ -445,6 +462,11 @@ def main() -> None:
         if arguments.region_resize is not None:
             segmenter.clip = EmbeddedEncoder(region_resize=arguments.region_resize)
             segmenter.region_clip = segmenter.clip
+        plain = None
+        if arguments.against_plain:
+            plain = presets.embedded(arguments.head, affinity=False)
+            settings = plain.recipe.settings.replace(dense_weight=3.0)  # as decision 85 chose it
+            plain.recipe = replace(plain.recipe, settings=settings)
         results: dict[str, dict[str, object]] = {}
         for weight in arguments.dense_weight or [usual.settings.dense_weight]:
             settings = usual.settings.replace(dense_weight=weight)
@@ -458,7 +480,7 @@ def main() -> None:
                     continue
                 if arguments.half is not None and test.name != "camvid":
                     test.items = test.items[arguments.half :: 2]
-                of_weight[test.name] = public(test, segmenter)
+                of_weight[test.name] = public(test, segmenter, plain)
                 print(
                     f"dense weight {weight:g},",
                     test.name,
