@@ -16,10 +16,10 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from torch.overrides import TorchFunctionMode
 
 from scanseg.contracts import InputError
 from scanseg.storage import atomic_write, file_hash, parse_json, read_json, write_json
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 CONFIG, WEIGHTS, NOTICE = "config.json", "model.safetensors", "NOTICE.md"
 
@@ -474,6 +476,33 @@ def read_trained(path: Path, what: str, made_by: str) -> tuple[dict[str, Tensor]
             f"{path} is not a safetensors file ({error}): train or download it again"
         ) from error
     return tensors, metadata
+
+
+def write_sized(path: Path, network: nn.Module, notes: Mapping[str, object]) -> None:
+    """Write a small trained network with the sizes in its ``config``, for :func:`read_sized`."""
+    sizes: Mapping[str, Any] = network.config  # type: ignore[assignment]
+    metadata = {"sizes": json.dumps(dict(sizes)), "notes": json.dumps(notes)}
+    write_trained(path, network.state_dict(), metadata)
+
+
+def read_sized(path: Path, build: Callable[..., _Network], what: str, made_by: str) -> _Network:
+    """Build and fill what :func:`write_sized` wrote; in evaluation mode, without gradients.
+
+    Args:
+        path: the file.
+        build: the sizes by name -> a network.
+        what: it holds, for errors.
+        made_by: command that makes one, for errors.
+
+    Raises:
+        InputError: the file is missing, is no safetensors file or holds something else.
+    """
+    tensors, metadata = read_trained(path, what, made_by)
+    if "sizes" not in metadata:
+        raise InputError(f"{path} is no {what}: pass a file that {made_by} wrote")
+    network = build(**json.loads(metadata["sizes"]))
+    load_into(network, tensors, source=str(path))
+    return network.eval().requires_grad_(False)
 
 
 @contextmanager

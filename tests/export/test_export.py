@@ -24,7 +24,7 @@ from scanseg.runtime_onnx import OnnxSegmenter
 from scanseg.runtime_onnx.folder import ExportFolder
 from scanseg.segmenter import Segmenter
 from scanseg.storage import file_hash
-from scanseg.training.embedded_masks import save_decoder
+from scanseg.weights import write_sized
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,7 +198,7 @@ def test_a_mask_decoder_beside_the_superpixels(tmp_path: Path, photo: np.ndarray
     for name, value in decoder.named_parameters():
         if "queries" in name:
             torch.nn.init.normal_(value)
-    save_decoder(tmp_path / "decoder.safetensors", decoder, {})
+    write_sized(tmp_path / "decoder.safetensors", decoder, {})
     segmenter = embedded(decoder=tmp_path / "decoder.safetensors")
     with pytest.raises(InputError, match="with a mask decoder cannot be saved as a folder"):
         segmenter.save_pretrained(tmp_path / "no")

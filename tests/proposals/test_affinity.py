@@ -77,7 +77,7 @@ def test_what_is_loaded_is_what_was_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="make one with make train-affinity"):
         load_affinity(tmp_path / "none.safetensors")
     write_trained(path, network.state_dict(), {})
-    with pytest.raises(InputError, match="no affinity network"):
+    with pytest.raises(InputError, match="is no trained affinity network"):
         load_affinity(path)
 
 

@@ -19,7 +19,7 @@ from scanseg.proposals.mask_decoder import (
 )
 from scanseg.proposals.masked_attention import MaskedDecoder
 from scanseg.proposals.superpixels import SuperpixelProposals
-from scanseg.training.embedded_masks import save_decoder
+from scanseg.weights import write_sized
 
 
 def small(queries: int = 5) -> MaskDecoder:
@@ -123,7 +123,7 @@ def test_superpixels_without_a_head_are_refused() -> None:
 def test_weights_come_back_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "decoder.safetensors"
     decoder = small()
-    save_decoder(path, decoder, {"seed": 0})
+    write_sized(path, decoder, {"seed": 0})
     loaded = load_mask_decoder(path)
     assert dict(loaded.config) == dict(decoder.config)
     for name, value in decoder.state_dict().items():
@@ -139,5 +139,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="not a mask decoder"):
+    with pytest.raises(InputError, match="is no trained mask decoder"):
         load_mask_decoder(tmp_path / "other.safetensors")

@@ -25,12 +25,12 @@ from scanseg.training.embedded_affinity import (
     fit,
     kinds,
     pair_loss,
-    save_affinity,
 )
 from scanseg.training.head_dataset import StoredPhoto
 from scanseg.training.head_labels import Layer, SoftLabels, something_else
 from scanseg.training.head_photos import Photo
 from scanseg.training.small_loop import Loop
+from scanseg.weights import write_sized
 
 
 def test_what_sources_say() -> None:
@@ -114,7 +114,7 @@ def test_a_few_steps_tell_a_square_from_the_ground(tmp_path: Path) -> None:
     stored, encoder = a_square(tmp_path), EmbeddedEncoder()
     affinity = fit(a_config(tmp_path, 40), encoder, [stored])
     path = tmp_path / "a.safetensors"
-    save_affinity(path, affinity, {"photos": 1})
+    write_sized(path, affinity, {"photos": 1})
     pixels = torch.from_numpy(stored.pixels).permute(2, 0, 1)[None]
     with torch.inference_mode():
         context = encoder.encode_image(pixels, layers=LAYERS)

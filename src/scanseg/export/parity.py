@@ -42,7 +42,8 @@ class Comparison:
         same_regions: share of the proposals whose thresholded masks agree in every pixel.
         score_difference: largest difference of a proposal's scores.
         score_difference_same_regions: the same among proposals whose masks agree.
-        cell_difference: largest difference of the scores of a dense map's cells; 0 without.
+        cell_difference: largest difference of the scores of a dense map's cells, each counted once
+            (not ``dense_weight`` times); 0 without.
         agreement: share of the photo's pixels with the same arg max.
         torch_seconds: forward pass and map in torch.
         onnx_seconds: the same in ONNX Runtime.
@@ -99,7 +100,8 @@ def compare(
     apart = np.abs(scores - expected).max(1)
     cells_apart = 0.0
     if cells is not None and found.cells is not None:
-        cells_apart = float(np.abs(cells.scores - found.cells[0].cpu().numpy()).max())
+        most = float(np.abs(cells.scores - found.cells[0].cpu().numpy()).max())
+        cells_apart = most / settings.dense_weight
     return Comparison(
         photo=photo.name,
         labels=owners.labels,

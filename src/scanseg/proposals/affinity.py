@@ -13,7 +13,6 @@ arXiv:1711.07971):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanseg.contracts import ClipTokens, InputError
+from scanseg.contracts import ClipTokens
 from scanseg.proposals.dense_head import CONSE_GAIN, ContextBlock
-from scanseg.weights import load_into, read_trained
+from scanseg.weights import read_sized
 
 LAYERS = (0, 1, 2, 3)
 """The encoder's layers that are read: strides 4, 8, 16, 32."""
@@ -158,9 +157,4 @@ def load_affinity(path: Path | None = None) -> Affinity:
         shipped = resources.files("scanseg.proposals") / "embedded_affinity.safetensors"
         with resources.as_file(shipped) as file:
             return load_affinity(file)
-    tensors, metadata = read_trained(path, "trained affinity network", "make train-affinity")
-    if "sizes" not in metadata:
-        raise InputError(f"{path} is no affinity network: pass a file that scanseg.training wrote")
-    network = Affinity(**json.loads(metadata["sizes"]))
-    load_into(network, tensors, source=str(path))
-    return network.eval().requires_grad_(False)
+    return read_sized(path, Affinity, "trained affinity network", "make train-affinity")

@@ -8,7 +8,6 @@ embeddings, so that the masks serve any vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from scanseg.contracts import ClipTokens, InputError, Proposals
 from scanseg.proposals.dense_head import ContextBlock
 from scanseg.proposals.masked_attention import MaskedDecoder
 from scanseg.proposals.superpixels import SuperpixelProposals
-from scanseg.weights import load_into, read_trained
+from scanseg.weights import read_sized
 
 LAYERS = (0, 1, 2, 3)
 """The encoder's layers that are read: strides 4, 8, 16, 32."""
@@ -210,9 +209,4 @@ def load_mask_decoder(path: Path) -> MaskDecoder:
     Raises:
         InputError: the file is missing or is not such a file.
     """
-    tensors, metadata = read_trained(path, "trained mask decoder", "make train-masks")
-    if "sizes" not in metadata:
-        raise InputError(f"{path} is not a mask decoder: pass a file that scanseg.training wrote")
-    decoder = MaskDecoder(**json.loads(metadata["sizes"]))
-    load_into(decoder, tensors, source=str(path))
-    return decoder.eval().requires_grad_(False)
+    return read_sized(path, MaskDecoder, "trained mask decoder", "make train-masks")

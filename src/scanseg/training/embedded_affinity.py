@@ -7,9 +7,8 @@ P(same) = sigmoid(bias - |g_i - g_j|^2). The tower stays frozen.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from scanseg.training.head_vocabularies import FIRST_CLASS
 from scanseg.training.head_votes import make_votes
 from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop, deciding
-from scanseg.weights import write_trained
+from scanseg.weights import write_sized
 
 log = logging.getLogger(__name__)
 SOURCES = {
@@ -333,15 +332,9 @@ def train(config: AffinityConfig) -> Path:
     path = config.work / config.name
     affinity = fit(config, EmbeddedEncoder(), stored, path.with_suffix(".checkpoint"))
     aside = ("data", "teachers", "work", "name", "threads")
-    save_affinity(path, affinity, {"config": deciding(config, aside), "photos": len(stored)})
+    write_sized(path, affinity, {"config": deciding(config, aside), "photos": len(stored)})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
-
-
-def save_affinity(path: Path, affinity: Affinity, notes: Mapping[str, object]) -> None:
-    """Write weights (float16) and the network's sizes."""
-    metadata = {"sizes": json.dumps(dict(affinity.config)), "notes": json.dumps(notes)}
-    write_trained(path, affinity.state_dict(), metadata)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

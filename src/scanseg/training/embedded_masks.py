@@ -8,9 +8,8 @@ are not taught that they saw nothing.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from scanseg.training.head_segments import CROWD
 from scanseg.training.losses import Losses, LossSettings, Prediction, Target, criterion
 from scanseg.training.program import run_program
 from scanseg.training.small_loop import Group, Loop, deciding
-from scanseg.weights import write_trained
+from scanseg.weights import write_sized
 
 log = logging.getLogger(__name__)
 SOURCES = {"coco_train": 5.0, "coco_train_more": 1.2}
@@ -190,15 +189,9 @@ def train(config: MasksConfig) -> Path:
     path = config.work / config.name
     decoder = fit(config, EmbeddedEncoder(), stored, path.with_suffix(".checkpoint"))
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "work", "name")}
-    save_decoder(path, decoder, {"config": settings, "photos": len(stored)})
+    write_sized(path, decoder, {"config": settings, "photos": len(stored)})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
-
-
-def save_decoder(path: Path, decoder: MaskDecoder, notes: Mapping[str, object]) -> None:
-    """Write weights (float16) and the decoder's sizes."""
-    metadata = {"sizes": json.dumps(dict(decoder.config)), "notes": json.dumps(notes)}
-    write_trained(path, decoder.state_dict(), metadata)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
