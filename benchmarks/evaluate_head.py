@@ -465,8 +465,6 @@ def main() -> None:
         plain = None
         if arguments.against_plain:
             plain = presets.embedded(arguments.head, affinity=False)
-            settings = plain.recipe.settings.replace(dense_weight=3.0)  # as decision 85 chose it
-            plain.recipe = replace(plain.recipe, settings=settings)
         results: dict[str, dict[str, object]] = {}
         for weight in arguments.dense_weight or [usual.settings.dense_weight]:
             settings = usual.settings.replace(dense_weight=weight)

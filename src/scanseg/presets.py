@@ -262,7 +262,10 @@ def embedded(
             sibling_similarity=0.55,
             taught_similarity=0.8,
             settings=InferenceSettings(
-                ensemble_weight=0.1, unseen_weight=0.7, shift_source="none", dense_weight=12.0
+                ensemble_weight=0.1,
+                unseen_weight=0.7,
+                shift_source="none",
+                dense_weight=3.0 if gathers is None else 12.0,
             ),
         ),
     )
@@ -484,7 +487,8 @@ def _embedded_from(found: Mapping[str, Any], tensors: TensorFile, folder: Path) 
     """The embedded preset with the head, or heads, of a folder."""
     from scanseg.proposals.dense_head import blank_head
 
-    segmenter = embedded()
+    gathers = any(name.startswith("proposals.affinity.") for name in tensors)  # not of old folders
+    segmenter = embedded(affinity=gathers)
     proposals: Any = segmenter.proposals
     prefix = "proposals.head.heads."
     together = {name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanseg import presets
+from scanseg import Segmenter, presets
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.affinity import LAYERS, Affinity, gathered, load_affinity
@@ -93,6 +93,16 @@ def test_the_preset_gathers_unless_told_otherwise() -> None:
     torch.testing.assert_close(together, by_hand)
     assert not torch.allclose(together, dense, atol=1e-3)
     assert plain.recipe.token_layers == (1,)
+
+
+def test_a_model_folder_keeps_them_or_has_none(tmp_path: Path) -> None:
+    """Folders of before have none, and go on without."""
+    for kept in (True, False):
+        segmenter = presets.embedded(affinity=kept)
+        folder = segmenter.save_pretrained(tmp_path / str(kept))
+        loaded = Segmenter.from_pretrained(str(folder), device="cpu")
+        assert (loaded.proposals.affinity is not None) == kept  # type: ignore[attr-defined]
+        assert loaded.recipe == segmenter.recipe
 
 
 def test_the_shipped_one_tells_kinds_apart() -> None:
