@@ -465,6 +465,11 @@ def main() -> None:
         plain = None
         if arguments.against_plain:
             plain = presets.embedded(arguments.head, affinity=False)
+            weight = plain.recipe.settings.dense_weight
+            settings = usual.settings.replace(dense_weight=weight)
+            layers = plain.recipe.token_layers
+            plain.recipe = replace(usual, settings=settings, token_layers=layers)
+            plain.clip = plain.region_clip = segmenter.clip
         results: dict[str, dict[str, object]] = {}
         for weight in arguments.dense_weight or [usual.settings.dense_weight]:
             settings = usual.settings.replace(dense_weight=weight)

@@ -242,9 +242,10 @@ def embedded(
     proposals: Any = SuperpixelProposals(trained.head, affinity=gathers)
     layers: tuple[int, ...] = (1,) if gathers is None else LAYERS
     if decoder is not None:
+        from scanseg.proposals.mask_decoder import LAYERS as DECODER_LAYERS
         from scanseg.proposals.mask_decoder import DecodedProposals, load_mask_decoder
 
-        layers = LAYERS
+        layers = tuple(sorted({*layers, *DECODER_LAYERS}))
         proposals = DecodedProposals(proposals, load_mask_decoder(decoder))
     return Segmenter(
         clip=EmbeddedEncoder(region_resize=REGION_RESIZE),

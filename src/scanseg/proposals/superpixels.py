@@ -78,7 +78,9 @@ class SuperpixelProposals(nn.Module):
         """The map on which regions are merged, (B, D, g_y, g_x), and its stride in pixels."""
         if self.head is not None:
             dense = self.head(context)
-            return dense if self.affinity is None else self.affinity(context, dense), 8
+            if self.affinity is not None:
+                dense = self.affinity(context, dense)
+            return dense, 8
         if context.dense is None:
             raise InputError("superpixel proposals need an encoder with a dense map (embedded)")
         return context.dense, 32

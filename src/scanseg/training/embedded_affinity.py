@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
 from scanseg.proposals.affinity import LAYERS, Affinity
-from scanseg.training.embedded_head import chosen_photos
+from scanseg.training.embedded_head import chosen_photos, standardise
 from scanseg.training.head_dataset import StoredPhoto, TrainingView, load_photos
 from scanseg.training.head_labels import Layer, something_else
 from scanseg.training.head_photos import Recipe
@@ -54,6 +54,8 @@ NEAR_REACH = (2, 4, 8, 16)
 either axis; the others lie anywhere."""
 ONE_SIDED = 0.6
 """Weight of a view in which all pairs are the same, or all different."""
+ASIDE = ("data", "teachers", "work", "name", "threads")
+"""Fields of the configuration that do not decide what a training makes."""
 
 
 @dataclass(frozen=True)
@@ -267,19 +269,6 @@ def pair_loss(logits: Tensor, batch: AffinityBatch) -> Tensor:
     return (losses * batch.weight).sum() / batch.weight.sum().clamp_min(1e-6)
 
 
-@torch.no_grad()
-def standardise(affinity: Affinity, batches: Sequence[AffinityBatch]) -> None:
-    """Set the network's feature statistics from some batches."""
-    means, stds = [], []
-    for layer in LAYERS:
-        maps = [batch.context.feature_map(layer) for batch in batches]
-        values = torch.cat([one.movedim(1, -1).flatten(0, 2) for one in maps])
-        means.append(values.mean(0))
-        stds.append(values.std(0).clamp_min(1e-3))
-    affinity.mean.copy_(torch.cat(means))
-    affinity.std.copy_(torch.cat(stds))
-
-
 def fit(
     config: AffinityConfig,
     encoder: EmbeddedEncoder,
@@ -295,7 +284,7 @@ def fit(
     affinity = Affinity(width=config.width, features=config.features)
     views = Views(photos, SOURCES, config.paste)
     some = [batch_of(config, encoder, views, 1_000_000 + i) for i in range(4)]
-    standardise(affinity, some)
+    standardise(affinity, [[b.context.feature_map(layer) for layer in LAYERS] for b in some])
     trained = Trained(affinity)
     right = [0.5]
 
@@ -314,7 +303,7 @@ def fit(
         batch=lambda step: batch_of(config, encoder, views, step),
         loss=loss,
         tell=lambda: f"{right[0]:.3f} of the pairs right, ",
-        settings=deciding(config, ("data", "teachers", "work", "name", "threads")),
+        settings=deciding(config, ASIDE),
     )
     groups = [Group(list(trained.parameters()), config.rate)]
     found = loop.run(trained.train(), groups, checkpoint)
@@ -331,8 +320,7 @@ def train(config: AffinityConfig) -> Path:
     log.info("recipe %s: %d photos", config.recipe, len(stored))
     path = config.work / config.name
     affinity = fit(config, EmbeddedEncoder(), stored, path.with_suffix(".checkpoint"))
-    aside = ("data", "teachers", "work", "name", "threads")
-    write_sized(path, affinity, {"config": deciding(config, aside), "photos": len(stored)})
+    write_sized(path, affinity, {"config": deciding(config, ASIDE), "photos": len(stored)})
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import InputError
 from scanseg.encoders.embedded import EmbeddedEncoder
+from scanseg.proposals.affinity import Affinity
 from scanseg.proposals.dense_head import DenseHead, HeadEnsemble, StageMaps
 from scanseg.training.head_dataset import (
     IMAGE_CLASSES,
@@ -417,16 +418,16 @@ def frozen_maps(encoder: EmbeddedEncoder, pixels: Tensor) -> StageMaps:
 
 
 @torch.no_grad()
-def standardise(head: DenseHead, maps: Sequence[StageMaps]) -> None:
-    """Set the head's feature statistics from some batches."""
-    stages = [(m.s8, *head.stages(m.s8)) for m in maps]
+def standardise(network: DenseHead | Affinity, batches: Sequence[Sequence[Tensor]]) -> None:
+    """Set a network's feature statistics from some batches: of each the maps that it reads, stage
+    by stage, (B, V, rows, columns)."""
     means, stds = [], []
-    for number in range(3):
-        values = torch.cat([stage[number].movedim(1, -1).flatten(0, 2) for stage in stages])
+    for stage in zip(*batches, strict=True):
+        values = torch.cat([maps.movedim(1, -1).flatten(0, 2) for maps in stage])
         means.append(values.mean(0))
         stds.append(values.std(0).clamp_min(1e-3))
-    head.mean.copy_(torch.cat(means))
-    head.std.copy_(torch.cat(stds))
+    network.mean.copy_(torch.cat(means))
+    network.std.copy_(torch.cat(stds))
 
 
 def batch_of(config: HeadConfig, encoder: EmbeddedEncoder, sampler: Sampler, step: int) -> Batch:
@@ -480,7 +481,8 @@ def fit(
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
     head.eval()
     some = [batch_of(config, encoder, sampler, config.steps + i) for i in range(4)]
-    standardise(head, [batch.maps for batch in some])
+    with torch.no_grad():
+        standardise(head, [(b.maps.s8, *head.stages(b.maps.s8)) for b in some])
     hints = Hints(head.fine.out_features, photos)
     trained = Trained(head, log_scale, hints)
     branch = [p for name, p in head.named_parameters() if name.startswith("branch.")]
