@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 
 from scanseg import Segmenter
 from scanseg.contracts import InputError
+from scanseg.recipe import Resize
 from scanseg.storage import atomic_write, cache_folder, file_hash
 from scanseg.weights import (
     CONFIG,
     NOTICE,
     WEIGHTS,
     TensorFile,
+    constants_fingerprint,
+    fingerprint,
     load_folder,
     load_into,
     push_folder,
@@ -532,3 +536,17 @@ def test_the_fingerprint_read_from_a_file_is_the_models_own(tmp_path: Path) -> N
     with torch.no_grad():
         clip.model.token_embedding.weight[0, 0] += 1
     assert clip.fingerprint != from_file
+
+
+def test_constants_have_a_fingerprint_of_their_own() -> None:
+    first, second = (Segmenter.from_pretrained("embedded", device="cpu") for _ in range(2))
+    before = constants_fingerprint(first)
+    assert constants_fingerprint(second) == before
+    affinity: Any = second.proposals.affinity  # type: ignore[union-attr]
+    affinity.share = 0.8
+    assert fingerprint(second) == fingerprint(first)
+    assert constants_fingerprint(second) != before
+    affinity.share = 0.5
+    assert constants_fingerprint(second) == before
+    second.recipe = replace(second.recipe, resize=Resize(short=512, longest=512))
+    assert constants_fingerprint(second) != before

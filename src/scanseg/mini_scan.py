@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from scanseg.recipe import Recipe, Resize
 from scanseg.segmenter import Segmenter
 from scanseg.storage import file_hash
 from scanseg.vocabulary.templates import MINILM_TEMPLATES
-from scanseg.weights import TensorFile, load_into, no_larger_than, save_folder
+from scanseg.weights import TensorFile, load_into, no_larger_than, save_folder, shipped
 
 NAME = "mini_scan"
 LAYERS = (1, 2, 3, 4)
@@ -60,8 +59,7 @@ Research weights; their sources and terms are those of scanseg's `model_cards/em
 @cache
 def shipped_head_hash() -> str:
     """First 12 digits of the SHA-256 of the wheel's dense head."""
-    shipped = resources.files("scanseg.proposals") / "embedded_head.safetensors"
-    with resources.as_file(shipped) as file:
+    with shipped("scanseg.proposals", "embedded_head.safetensors") as file:
         return file_hash(file)[:12]
 
 

@@ -18,6 +18,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +75,30 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def constants_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with what the model's parts fix besides weights.
+
+    That is every public number, text, tuple or dataclass of a part of this package: the share of
+    an affinity network, the cuts of a region merging, a recipe's sizes and words.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, module in model.named_modules():
+        if not type(module).__module__.startswith("scanseg."):
+            continue
+        for key, value in sorted(vars(module).items()):
+            if not key.startswith("_") and key != "training" and _is_constant(value):
+                digest.update(f"{name}.{key}={value!r};".encode())
+    return digest.hexdigest()
+
+
+def _is_constant(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_constant(part) for part in value.values())
+    if isinstance(value, tuple):
+        return all(_is_constant(part) for part in value)
+    return is_dataclass(value) or isinstance(value, (bool, int, float, str, type(None)))
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
@@ -443,6 +469,13 @@ def push_folder(
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise InputError(f"could not upload to {hub_id}: {_one_line(error)}") from error
     return commit.commit_url
+
+
+@contextmanager
+def shipped(package: str, name: str) -> Iterator[Path]:
+    """``with shipped("scanseg.proposals", "x.safetensors") as path:`` a file of this package."""
+    with resources.as_file(resources.files(package) / name) as path:
+        yield path
 
 
 def write_trained(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

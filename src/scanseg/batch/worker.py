@@ -33,7 +33,7 @@ from scanseg.formats.photos import Photo, PhotoLimits, read_photo
 from scanseg.segmenter import CPU_BATCH, DEVICE_BATCH, EncodedWords
 from scanseg.storage import first_difference, new_file
 from scanseg.vocabulary import Vocabulary
-from scanseg.weights import fingerprint
+from scanseg.weights import constants_fingerprint, fingerprint
 
 RUN_FILE, LOG_FOLDER = "run.json", "log"
 _VERSION = 1
@@ -149,6 +149,7 @@ class Worker:
             "pyarrow": pa.__version__,
             "preset": self.segmenter.recipe.name,
             "weights": fingerprint(self.segmenter),
+            "constants": constants_fingerprint(self.segmenter),
             "settings": self.settings.to_dict(),
             "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,

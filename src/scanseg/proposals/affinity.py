@@ -14,7 +14,6 @@ arXiv:1711.07971):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens
 from scanseg.proposals.dense_head import CONSE_GAIN, ContextBlock
-from scanseg.weights import read_sized
+from scanseg.weights import read_sized, shipped
 
 LAYERS = (0, 1, 2, 3)
 """The encoder's layers that are read: strides 4, 8, 16, 32."""
@@ -154,7 +153,6 @@ def load_affinity(path: Path | None = None) -> Affinity:
         InputError: the file is missing or is not such a file.
     """
     if path is None:
-        shipped = resources.files("scanseg.proposals") / "embedded_affinity.safetensors"
-        with resources.as_file(shipped) as file:
+        with shipped("scanseg.proposals", "embedded_affinity.safetensors") as file:
             return load_affinity(file)
     return read_sized(path, Affinity, "trained affinity network", "make train-affinity")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from scanseg.contracts import ClipTokens, InputError
 from scanseg.efficientnet import blocks
-from scanseg.weights import read_trained, skip_initialisation
+from scanseg.weights import read_trained, shipped, skip_initialisation
 
 CONSE_GAIN = 10.0
 """Unit-norm embeddings have entries near 1/sqrt(D); this brings them to the features' scale."""
@@ -254,8 +253,7 @@ def load_dense_head(path: Path | None = None) -> TrainedHead:
         InputError: the file is missing or is not such a file.
     """
     if path is None:
-        shipped = resources.files("scanseg.proposals") / "embedded_head.safetensors"
-        with resources.as_file(shipped) as file:
+        with shipped("scanseg.proposals", "embedded_head.safetensors") as file:
             return load_dense_head(file)
     tensors, metadata = read_trained(path, "trained head", "make train-embedded")
     if "taught" not in tensors or "scale" not in metadata:
