@@ -376,6 +376,7 @@ class Segmenter(nn.Module):
             settings={
                 "preset": self.recipe.name,
                 "inference": settings.to_dict(),
+                "vocabulary": vocabulary.besides_names(),
                 "precision": self.precision,
                 "scanseg": __version__,
                 "torch": torch.__version__,

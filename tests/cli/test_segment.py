@@ -300,6 +300,8 @@ def test_skip_existing_keeps_nothing_of_other_words_or_settings(
         assert told in capsys.readouterr().err
         assert segment(source, "cat", "--skip-existing", "--unknown-below", "0.5") == 2
         assert "was made with other settings (unknown_below)" in capsys.readouterr().err
+        assert segment(source, "cat", "--skip-existing", "--background", "sky") == 2
+        assert "a.json was made with other background: use" in capsys.readouterr().err
     record = Path("scanseg_output/a.json")
     record.write_bytes(before["a.json"].replace(b'"preset": "tiny"', b'"preset": "vit_l"'))
     assert segment("p", "cat", "--skip-existing") == 2

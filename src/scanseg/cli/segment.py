@@ -198,7 +198,7 @@ def segment(
     alone = report.total == 1
     first = _read(photos[0]) if alone and photos else None  # a bad one should fail at once
     segmenter, settings = load()
-    _check_kept(kept, segmenter, settings)
+    _check_kept(kept, segmenter, settings, vocabulary)
     if not photos:
         report.data_sets(exports.write(asked, folder))
         report.finish(folder)
@@ -458,14 +458,22 @@ def _made_with(path: Path, names: Sequence[str]) -> str | None:
 
 
 def _check_kept(
-    kept: Mapping[str, Path], segmenter: Segmenter | OnnxSegmenter, settings: InferenceSettings
+    kept: Mapping[str, Path],
+    segmenter: Segmenter | OnnxSegmenter,
+    settings: InferenceSettings,
+    vocabulary: Vocabulary,
 ) -> None:
-    """Complain about results that another model or other settings made."""
+    """Complain about results that another model, other words or other settings made."""
     ours = json.loads(json.dumps(settings.to_dict()))
+    words = vocabulary.besides_names()
     for text, path in kept.items():
         theirs = json.loads(text)
         if not isinstance(theirs, dict) or theirs.get("preset") != segmenter.recipe.name:
             raise _other(path, "preset")
+        other = theirs.get("vocabulary", words)  # records of earlier versions have none
+        if other != words:
+            told = first_difference(other, words) if isinstance(other, dict) else None
+            raise _other(path, told or "words")
         inference = theirs.get("inference")
         differs = first_difference(inference if isinstance(inference, dict) else {}, ours)
         precision = getattr(segmenter, "precision", None)  # of --mode; onnx has but one

@@ -174,6 +174,7 @@ class OnnxSegmenter:
             settings={
                 "preset": self.recipe.name,
                 "inference": settings.to_dict(),
+                "vocabulary": vocabulary.besides_names(),
                 "scanseg": __version__,
                 "runtime": f"onnxruntime {_runtime_version()}",
             },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scanseg.contracts import InputError
 
@@ -104,6 +105,14 @@ class Vocabulary:
     def with_background(self, words: Iterable[str]) -> Vocabulary:
         """A copy with these background words."""
         return Vocabulary(self.names, self.synonyms, words, self.templates)
+
+    def besides_names(self) -> dict[str, Any]:
+        """What decides a map besides the names, plain values for JSON."""
+        return {
+            "synonyms": {name: list(words) for name, words in self.synonyms.items()},
+            "background": None if self.background is None else list(self.background),
+            "templates": None if self.templates is None else list(self.templates),
+        }
 
     def terms(self) -> Terms:
         """Everything to encode. A label alone gets ``"others"`` beside it, as released."""
