@@ -107,3 +107,10 @@ def test_characters_that_python_does_not_know_yet_are_words() -> None:
     assert Vocabulary(["\U0001fae9", "\ue000"]).names == ("\U0001fae9", "\ue000")
     with pytest.raises(InputError, match="no visible character"):
         Vocabulary(["\u200b"])
+
+
+def test_equal_vocabularies_are_one_key() -> None:
+    first = Vocabulary({"sofa": ["couch"], "cat": ["kitten"]}, background=["sky"])
+    same = Vocabulary(["sofa", "cat"], {"cat": ["kitten"], "sofa": ["couch"]}, ["sky"])
+    assert {first: 1}[same] == 1
+    assert len({first, same, Vocabulary(["sofa", "cat"], background=["sky"])}) == 2

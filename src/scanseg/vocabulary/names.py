@@ -98,6 +98,10 @@ class Vocabulary:
         """``words`` as a vocabulary; one that is already passes through."""
         return words if isinstance(words, cls) else cls(words)  # type: ignore[arg-type]
 
+    def __hash__(self) -> int:
+        synonyms = frozenset(self.synonyms.items())
+        return hash((self.names, synonyms, self.background, self.templates))
+
     def __len__(self) -> int:
         """K, background words not counted."""
         return len(self.names)
