@@ -487,7 +487,8 @@ class Segmentation:
             words at that pixel, background words included.
         scores: (K, H, W) float32, the evidence for each label, if it was asked for.
         image: (H, W, 3) uint8, the photo, upright; kept for overlays.
-        settings: what produced the map: preset, inference settings, versions.
+        settings: what produced the map: preset, inference settings, what the vocabulary holds
+            besides names, versions.
         notes: remarks for the person, such as "first of 12 frames".
 
     ``for segment in out`` goes through ``out.segments``; ``out["sky"]`` is the segment of a word,

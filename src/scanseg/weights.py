@@ -17,7 +17,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -94,11 +94,15 @@ def constants_fingerprint(model: nn.Module) -> str:
 
 
 def _is_constant(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(_is_constant(part) for part in value.values())
-    if isinstance(value, tuple):
-        return all(_is_constant(part) for part in value)
+    if isinstance(value, (dict, tuple)):
+        parts = value.values() if isinstance(value, dict) else value
+        return all(_is_constant(part) for part in parts)
     return is_dataclass(value) or isinstance(value, (bool, int, float, str, type(None)))
+
+
+def fingerprints(model: nn.Module) -> dict[str, str]:
+    """Both, by name: what tells one model from another where results may not be mixed."""
+    return {"weights": fingerprint(model), "constants": constants_fingerprint(model)}
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> str:
@@ -471,11 +475,9 @@ def push_folder(
     return commit.commit_url
 
 
-@contextmanager
-def shipped(package: str, name: str) -> Iterator[Path]:
+def shipped(package: str, name: str) -> AbstractContextManager[Path]:
     """``with shipped("scanseg.proposals", "x.safetensors") as path:`` a file of this package."""
-    with resources.as_file(resources.files(package) / name) as path:
-        yield path
+    return resources.as_file(resources.files(package) / name)
 
 
 def write_trained(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -33,7 +33,7 @@ from scanseg.formats.photos import Photo, PhotoLimits, read_photo
 from scanseg.segmenter import CPU_BATCH, DEVICE_BATCH, EncodedWords
 from scanseg.storage import first_difference, new_file
 from scanseg.vocabulary import Vocabulary
-from scanseg.weights import constants_fingerprint, fingerprint
+from scanseg.weights import fingerprints
 
 RUN_FILE, LOG_FOLDER = "run.json", "log"
 _VERSION = 1
@@ -148,14 +148,12 @@ class Worker:
             "torch": torch.__version__,
             "pyarrow": pa.__version__,
             "preset": self.segmenter.recipe.name,
-            "weights": fingerprint(self.segmenter),
-            "constants": constants_fingerprint(self.segmenter),
+            **fingerprints(self.segmenter),
             "settings": self.settings.to_dict(),
             "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,
             "labels": list(words.names),
-            "synonyms": {name: list(others) for name, others in words.synonyms.items()},
-            "background": None if words.background is None else list(words.background),
+            **words.besides_names(),
             "source": job.source,
             "photos": self.plan.hash,
             "format": job.format,

@@ -262,7 +262,7 @@ class _Run:
         import torch
 
         from scanseg import __version__
-        from scanseg.weights import constants_fingerprint, fingerprint
+        from scanseg.weights import fingerprints
 
         return {
             "video": self.job.video.name,
@@ -271,11 +271,9 @@ class _Run:
             "height": self.info.height,
             **self.options.selection(),
             "labels": list(self.vocabulary.names),
-            "synonyms": dict(self.vocabulary.synonyms),
-            "background": self.vocabulary.background,
+            **self.vocabulary.besides_names(),
             "preset": segmenter.recipe.name,
-            "weights": fingerprint(segmenter),
-            "constants": constants_fingerprint(segmenter),
+            **fingerprints(segmenter),
             "precision": segmenter.precision,
             "device": segmenter.device.type,
             "settings": self.settings.to_dict(),

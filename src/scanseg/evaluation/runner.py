@@ -31,7 +31,7 @@ from scanseg.segmenter import Segmenter
 from scanseg.signals import interrupts_held
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.label_sets import LabelSet, label_set_names, load_label_set
-from scanseg.weights import constants_fingerprint, fingerprint
+from scanseg.weights import fingerprints
 
 RECALL_LIMITS = (1, 10, 100)
 _AHEAD = 2  # photos that are read while the model works
@@ -215,8 +215,7 @@ class Evaluator:
             "scanseg": __version__,
             "torch": torch_version,
             "preset": self.segmenter.recipe.name,
-            "weights": fingerprint(self.segmenter),
-            "constants": constants_fingerprint(self.segmenter),
+            **fingerprints(self.segmenter),
             "settings": self.settings.to_dict(),
             "precision": self.segmenter.precision,
             "device": self.segmenter.device.type,

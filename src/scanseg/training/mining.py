@@ -38,7 +38,7 @@ from scanseg.training.pairs import (
 )
 from scanseg.vocabulary import Vocabulary
 from scanseg.vocabulary.nouns import NounFinder, NounList
-from scanseg.weights import constants_fingerprint, fingerprint
+from scanseg.weights import fingerprints
 
 SHEET = "contact_sheet.png"
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -268,8 +268,7 @@ def identity(
     said = hashlib.sha256(repr([(p.key, p.captions) for p in photos]).encode())
     return {
         "preset": segmenter.recipe.name,
-        "weights": fingerprint(segmenter),
-        "constants": constants_fingerprint(segmenter),
+        **fingerprints(segmenter),
         "parser": f"{parser} {words.hexdigest()[:16]}",
         "captions": said.hexdigest()[:16],
     }
